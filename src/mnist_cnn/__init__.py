@@ -1,0 +1,1 @@
+"""Small networks for MNIST: models, training, evaluation and reporting."""

@@ -1,0 +1,36 @@
+"""Random affine changes of a whole batch of images at once."""
+
+import math
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from mnist_cnn.params import Augmentation
+
+
+def augment(images: Tensor, bounds: Augmentation, generator: Generator) -> Tensor:
+    """Each image rotated, scaled and shifted by its own random amounts, uniform within ``bounds``.
+
+    Resampled bilinearly; what comes in from outside is 0 (background).
+
+    Args:
+        images: ``(N, C, H, W)`` float, any device.
+        bounds: all zero returns ``images`` itself.
+        generator: on the CPU, whatever the device: the same seed gives the same changes on all devices.
+
+    Source: "Spatial Transformer Networks", 2015, https://arxiv.org/abs/1506.02025
+    """
+    if not (bounds.rotation_deg or bounds.shift_px or bounds.scale_percent):
+        return images
+    count, _, height, width = images.shape
+    angle, scale, shift_x, shift_y = torch.rand(4, count, generator=generator) * 2 - 1
+    angle = angle * math.radians(bounds.rotation_deg)
+    # The transformation maps output to input positions, hence the inverse scale.
+    inverse_scale = 1 / (1 + scale * bounds.scale_percent / 100)
+    cos, sin = angle.cos() * inverse_scale, angle.sin() * inverse_scale
+    # Positions run from -1 to 1 across the image, so a pixel is 2 / size.
+    dx, dy = shift_x * bounds.shift_px * 2 / width, shift_y * bounds.shift_px * 2 / height
+    theta = torch.stack([torch.stack([cos, -sin, dx], dim=1), torch.stack([sin, cos, dy], dim=1)], dim=1)
+    grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -1,0 +1,73 @@
+"""What a network looks like: its layer table, parameter count and receptive field."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torchinfo import ModelStatistics, summary
+
+IMAGE_SHAPE = (1, 1, 28, 28)
+
+
+class Layer(NamedTuple):
+    """One row of the layer table: kind, output shape for one image without the batch axis, parameters."""
+
+    kind: str
+    output_shape: tuple[int, ...]
+    parameters: int
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def layer_table(network: nn.Module) -> str:
+    """The layers with their output shapes and parameters, as text for a console."""
+    return str(_summary(network))
+
+
+def layers(network: nn.Module) -> list[Layer]:
+    """The layers in the order in which an image passes them."""
+    return [
+        Layer(info.class_name, tuple(info.output_size[1:]), info.num_params)
+        for info in _summary(network).summary_list
+        if info.is_leaf_layer
+    ]
+
+
+def receptive_field(network: nn.Module) -> int:
+    """Side, in pixels, of the square of the image that one position of the last convolution sees.
+
+    The last convolution is the last one over positions: a 1x1 convolution that follows a global average
+    mixes channels of the whole image and is left out. Sides above 28 reach into the padding.
+
+    Source: "Computing Receptive Fields of Convolutional Neural Networks", 2019,
+    https://doi.org/10.23915/distill.00021
+    """
+    field = jump = seen = 1
+    for info in _summary(network).summary_list:
+        layer = info.module
+        if not isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+            continue
+        field += (_side(layer.kernel_size) - 1) * jump
+        jump *= _side(layer.stride)
+        if isinstance(layer, nn.Conv2d) and info.input_size[-1] > 1:
+            seen = field
+    return seen
+
+
+def _side(size: int | tuple[int, ...]) -> int:
+    return size if isinstance(size, int) else size[0]
+
+
+def _summary(network: nn.Module) -> ModelStatistics:
+    # A blank image of its own, and evaluation mode: describing draws no random number and touches no statistics.
+    return summary(
+        network,
+        input_data=torch.zeros(IMAGE_SHAPE),
+        mode="eval",
+        verbose=0,
+        depth=1,
+        col_names=("output_size", "num_params"),
+    )

@@ -1,0 +1,90 @@
+"""A trained network measured on all three parts."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mnist_cnn import metrics
+from mnist_cnn.data import Images, Normalisation
+from mnist_cnn.describe import parameter_count
+from mnist_cnn.metrics import Predictions
+from mnist_cnn.params import Targets
+
+
+class Misread(NamedTuple):
+    """A test image that the network took for another class, and how sure of it it was (0 to 1)."""
+
+    image: int
+    label: int
+    predicted: int
+    probability: float
+    pixels: list[list[int]]
+
+
+class Evaluation(NamedTuple):
+    """The metrics, by the keys that every model shares; the test set's confusion; the misread test images."""
+
+    metrics: dict[str, float | int | bool]
+    confusion: Tensor
+    misread: list[Misread]
+
+
+def evaluate(
+    network: nn.Module,
+    parts: dict[str, Images],
+    normalisation: Normalisation,
+    targets: Targets,
+    *,
+    epochs: int,
+    batch_size: int,
+    calibration_bins: int,
+    device: torch.device,
+) -> Evaluation:
+    """Measure ``network``, which was trained for ``epochs``, on the parts ``train``, ``val`` and ``test``.
+
+    Accuracies, gap, calibration error and recall are in percent or points, rounded to 4 decimals, the loss in
+    nats to 6: more would be noise. The gap is training less test accuracy.
+    """
+    network.to(device)
+    predictions = {
+        name: metrics.predict(network, images, normalisation, batch_size, device) for name, images in parts.items()
+    }
+    accuracy = {name: metrics.accuracy(predicted) for name, predicted in predictions.items()}
+    counts = metrics.confusion(predictions["test"])
+    parameters = parameter_count(network)
+    return Evaluation(
+        {
+            "parameters": parameters,
+            "epochs": epochs,
+            "train_accuracy": round(accuracy["train"], 4),
+            "val_accuracy": round(accuracy["val"], 4),
+            "test_accuracy": round(accuracy["test"], 4),
+            "test_loss": round(metrics.loss(predictions["test"]), 6),
+            "generalization_gap": round(accuracy["train"] - accuracy["test"], 4),
+            "calibration_error": round(metrics.calibration_error(predictions["test"], calibration_bins), 4),
+            "worst_class_recall": round(metrics.recall(counts).min().item(), 4),
+            "meets_accuracy_target": accuracy["test"] >= targets.test_accuracy,
+            "meets_epochs_target": epochs <= targets.max_epochs,
+            "meets_parameters_target": parameters < targets.parameters_below,
+        },
+        counts,
+        misread(parts["test"], predictions["test"]),
+    )
+
+
+def misread(images: Images, predictions: Predictions) -> list[Misread]:
+    """The images whose highest score is not their label's, the surest mistake first."""
+    probability, predicted = predictions.scores.double().softmax(1).max(1)
+    wrong = (predicted != predictions.labels).nonzero().squeeze(1)
+    wrong = wrong[probability[wrong].argsort(descending=True, stable=True)]
+    return [
+        Misread(
+            index,
+            int(predictions.labels[index]),
+            int(predicted[index]),
+            round(float(probability[index]), 4),
+            images.pixels[index].tolist(),
+        )
+        for index in wrong.tolist()
+    ]

@@ -1,0 +1,88 @@
+"""What a network makes of images, and how good that is. Accuracies and rates are in percent."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mnist_cnn.data import CLASSES, Images, Normalisation, intensities
+
+
+class Predictions(NamedTuple):
+    """``scores`` float32 ``(N, 10)`` (logits) and the true ``labels`` int64 ``(N,)``, both on the CPU."""
+
+    scores: Tensor
+    labels: Tensor
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module, images: Images, normalisation: Normalisation, batch_size: int, device: torch.device
+) -> Predictions:
+    """The network's scores in evaluation mode, without augmentation, in float32.
+
+    The network's mode is put back afterwards; its weights and buffers are not touched.
+    """
+    was_training = network.training
+    network.eval()
+    try:
+        scores = [
+            network(normalisation(intensities(batch.pixels.to(device)))).float().cpu()
+            for batch in images.batches(batch_size)
+        ]
+    finally:
+        network.train(was_training)
+    return Predictions(torch.cat(scores), images.labels.cpu())
+
+
+def accuracy(predictions: Predictions) -> float:
+    """Share of images whose highest score is that of their label, in percent."""
+    return 100 * (predictions.scores.argmax(1) == predictions.labels).double().mean().item()
+
+
+def loss(predictions: Predictions) -> float:
+    """Mean cross-entropy, in nats an image."""
+    return F.cross_entropy(predictions.scores.double(), predictions.labels).item()
+
+
+def confusion(predictions: Predictions) -> Tensor:
+    """Counts, int64 ``(10, 10)``: a row is a true class, a column a predicted one."""
+    cells = predictions.labels * CLASSES + predictions.scores.argmax(1)
+    return torch.bincount(cells, minlength=CLASSES * CLASSES).view(CLASSES, CLASSES)
+
+
+def recall(counts: Tensor) -> Tensor:
+    """Share of each true class that was recognised, float64 ``(10,)`` in percent, from a confusion matrix.
+
+    A class without images has recall nan.
+    """
+    return 100 * counts.diagonal().double() / counts.sum(1).double()
+
+
+def calibration_error(predictions: Predictions, bins: int) -> float:
+    """Expected calibration error in points: how far confidence is from accuracy, on average.
+
+    Images are put into ``bins`` equal intervals of the probability of their predicted class; the distances
+    between mean probability and accuracy are averaged, weighted by the intervals' sizes.
+
+    Source: "On Calibration of Modern Neural Networks", 2017, https://arxiv.org/abs/1706.04599
+    """
+    confidence, predicted = predictions.scores.double().softmax(1).max(1)
+    correct = (predicted == predictions.labels).double()
+    interval = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, interval, correct - confidence)
+    return 100 * gap.abs().sum().item() / len(correct)
+
+
+def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """Score interval of a proportion, in percent; ``z`` is the normal quantile, by default of 95 %.
+
+    Source: "Probable Inference, the Law of Succession, and Statistical Inference", 1927,
+    https://doi.org/10.1080/01621459.1927.10502953
+    """
+    share = correct / total
+    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)

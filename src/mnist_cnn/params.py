@@ -1,0 +1,186 @@
+"""``params.yaml`` as typed, frozen settings; whatever is wrong in it is refused by its full path."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mnist_cnn.errors import InputError
+from mnist_cnn.models import MODELS
+
+TRAIN_IMAGES = 60_000
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 32)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class Split(_Section):
+    """How MNIST's 60,000 training images become a training and a validation part."""
+
+    method: Literal["last", "random", "stratified"]
+    train: Count
+    val: Count
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Split":
+        if self.train + self.val > TRAIN_IMAGES:
+            raise ValueError(
+                f"train + val is {self.train + self.val:,}; the training file holds {TRAIN_IMAGES:,} images"
+            )
+        return self
+
+
+class Train(_Section):
+    """What all training runs share."""
+
+    seed: Seed
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["float32", "bfloat16"]
+    threads: Annotated[int, Field(ge=1, le=256)]
+
+
+class Augmentation(_Section):
+    """Bounds of the random affine change of a training image, each drawn uniformly; 0 switches it off."""
+
+    rotation_deg: Annotated[float, Field(ge=0, le=180)]
+    shift_px: Annotated[float, Field(ge=0, le=14)]
+    scale_percent: Annotated[float, Field(ge=0, lt=100)]
+
+
+class Recipe(_Section):
+    """How one model is trained."""
+
+    epochs: Annotated[int, Field(ge=1, le=1000)]
+    batch_size: Annotated[int, Field(ge=2, le=TRAIN_IMAGES)]
+    schedule: Literal["constant", "one_cycle"]
+    max_lr: Annotated[float, Field(gt=0, le=10)]
+    warmup_share: Share
+    momentum: Share
+    weight_decay: Share
+    dropout: Share
+    augmentation: Augmentation
+
+
+class Evaluate(_Section):
+    """How a trained model is measured."""
+
+    batch_size: Count
+    calibration_bins: Annotated[int, Field(ge=1, le=1000)]
+
+
+class Targets(_Section):
+    """What a model is to reach: all three make the overall target."""
+
+    test_accuracy: Annotated[float, Field(ge=0, le=100)]
+    max_epochs: Count
+    parameters_below: Count
+
+
+class Step(_Section):
+    """A model's place in the story, and what the brief reports of it (best epoch of one run, in percent)."""
+
+    target: str
+    brief_parameters: str | None
+    brief_train_accuracy: Annotated[float, Field(ge=0, le=100)] | None
+    brief_test_accuracy: Annotated[float, Field(ge=0, le=100)] | None
+
+
+class Report(_Section):
+    """What the report shows beside the measurements."""
+
+    misread_shown: Count
+    augmented_digits: Count
+    story: dict[str, Step]
+
+
+class Params(_Section):
+    """All of ``params.yaml``."""
+
+    model: str
+    split: Split
+    train: Train
+    models: Annotated[dict[str, Recipe], Field(min_length=1)]
+    evaluate: Evaluate
+    targets: Targets
+    report: Report
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Params":
+        for name in self.models:
+            if name not in MODELS:
+                raise ValueError(f"models.{name}: no such model; the models are {', '.join(MODELS)}")
+        if self.model not in self.models:
+            raise ValueError(f"model: {self.model!r} is not allowed; allowed: {', '.join(self.models)}")
+        for name in self.report.story:
+            if name not in MODELS:
+                raise ValueError(f"report.story.{name}: no such model; the models are {', '.join(MODELS)}")
+        return self
+
+
+def load(path: Path) -> Params:
+    """The settings in a YAML file.
+
+    Raises:
+        InputError: the file cannot be read, or holds an unknown key, a wrong type or a value out of range;
+            one line a fault, with its full path, its value and what is allowed.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: should hold a mapping of sections, not {content!r}")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        faults = [_line(dict(fault)) for fault in error.errors(include_url=False)]
+        raise InputError("\n".join(f"{path}: {fault}" for fault in faults)) from None
+
+
+def _line(fault: dict) -> str:
+    """One fault as pydantic tells it, in one line: path, value, what is allowed."""
+    where = ".".join(str(part) for part in fault["loc"])
+    value, kind = fault["input"], fault["type"]
+    if kind == "extra_forbidden":
+        return f"{where}: unknown setting (value {value!r}); allowed here: {_allowed_keys(fault['loc'][:-1])}"
+    if kind == "missing":
+        return f"{where}: missing"
+    if kind == "value_error":
+        message = str(fault["ctx"]["error"])
+        return f"{where}: {message}" if where else message
+    hint = ""
+    if isinstance(value, str) and kind.startswith(("float", "int")) and _is_number(value):
+        hint = f"; YAML reads {value} as text: write {float(value)!r}"
+    return f"{where}: {value!r} is not allowed: {fault['msg'].lower()}{hint}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _allowed_keys(path: tuple[int | str, ...]) -> str:
+    """The settings of the section at a path."""
+    section: type[BaseModel] = Params
+    for part in path:
+        if section is Params and part == "models":
+            section = Recipe
+        elif section is Report and part == "story":
+            section = Step
+        elif part in section.model_fields:
+            annotation = section.model_fields[str(part)].annotation
+            assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+            section = annotation
+    return ", ".join(section.model_fields)

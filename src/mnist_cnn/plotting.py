@@ -1,0 +1,265 @@
+"""Numbers to figures: each function draws one picture and returns it; ``save`` writes it.
+
+Drawn without pyplot, so nothing here has global state. One colour, marker and dash a model, everywhere;
+lightness differs too, so that the curves can be told apart in grey.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from torch import Tensor
+
+from mnist_cnn.files import whole_file
+from mnist_cnn.params import Params, Recipe
+from mnist_cnn.report import Measured
+
+# Source of the colours: "Color Universal Design", Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/
+COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#B33C00", "#0072B2", "#000000", "#8A7A00")
+MARKERS = "osD^vPX*"
+DASHES = ("-", (0, (6, 2)), (0, (3, 1.5)), (0, (6, 2, 1.5, 2)), "-", (0, (1, 1)), (0, (6, 1, 1, 1, 1, 1)), "--")
+TARGET = "#444444"
+
+_STYLE: Any = {
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "figure.titlesize": 13,
+    "figure.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.dpi": 150,
+}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG; equal figures give equal bytes."""
+    with whole_file(path) as scratch:
+        figure.savefig(scratch, format="png", metadata={"Software": None})
+
+
+def accuracy_curves(models: list[Measured], params: Params) -> Figure:
+    """Training and validation accuracy by epoch, in two panels on one scale."""
+    best = max(models, key=lambda model: model.history["val_accuracy"].iloc[-1])
+    title = f"{best.name} ends highest on validation, at {best.history['val_accuracy'].iloc[-1]:.2f} %"
+    figure, panels = _two_panels(title)
+    for panel, part, name in zip(panels, ("train", "val"), ("Training, as trained on", "Validation"), strict=True):
+        _draw_curves(panel, models, f"{part}_accuracy")
+        panel.set_title(name)
+        panel.axhline(params.targets.test_accuracy, color=TARGET, linewidth=1, linestyle=":")
+    lowest = min(float(model.history["val_accuracy"].iloc[1:].min()) for model in models)
+    panels[0].set_ylim(max(0.0, np.floor(min(lowest, 99.0))), 100)
+    panels[0].set_ylabel("Accuracy (%)")
+    panels[1].annotate(
+        f"target {params.targets.test_accuracy:g} % (test)",
+        (1, params.targets.test_accuracy),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="right",
+        fontsize=9,
+        color=TARGET,
+    )
+    return figure
+
+
+def loss_curves(models: list[Measured]) -> Figure:
+    """Training and validation loss by epoch, in two panels on one logarithmic scale."""
+    best = min(models, key=lambda model: model.history["val_loss"].iloc[-1])
+    title = f"{best.name} ends lowest on validation, at a loss of {best.history['val_loss'].iloc[-1]:.3f}"
+    figure, panels = _two_panels(title)
+    for panel, part, name in zip(panels, ("train", "val"), ("Training, as trained on", "Validation"), strict=True):
+        _draw_curves(panel, models, f"{part}_loss")
+        panel.set_title(name)
+    panels[0].set_yscale("log")
+    panels[0].yaxis.set_major_locator(FixedLocator([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2]))
+    panels[0].yaxis.set_minor_locator(NullLocator())
+    panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panels[0].set_ylabel("Cross-entropy (nats)")
+    return figure
+
+
+def accuracy_against_parameters(models: list[Measured], params: Params) -> Figure:
+    """Test accuracy with its interval against parameters, the brief's figures and the target lines."""
+    targets = params.targets
+    reaching = [
+        model for model in models if model.metrics["meets_accuracy_target"] and model.metrics["meets_parameters_target"]
+    ]
+    if reaching:
+        title = f"{' and '.join(model.name for model in reaching)} in the target corner"
+    else:
+        title = "No model in the target corner"
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 5.2), layout="constrained")
+        axes = figure.add_subplot()
+    figure.suptitle(f"{title}: {targets.test_accuracy:g} % with fewer than {targets.parameters_below:,} parameters")
+    shown = [model.metrics["test_accuracy"] for model in models]
+    for index, model in enumerate(models):
+        x, y, (low, high) = model.metrics["parameters"], model.metrics["test_accuracy"], model.interval
+        colour = COLOURS[index % len(COLOURS)]
+        axes.errorbar(
+            x, y, [[y - low], [high - y]], color=colour, marker=MARKERS[index % len(MARKERS)], markersize=9, capsize=4
+        )
+        axes.annotate(f"{model.name}\n{y:.2f} %", (x, y), (12, 0), textcoords="offset points", va="center")
+        step = params.report.story.get(model.name)
+        if step and step.brief_test_accuracy is not None:
+            shown.append(step.brief_test_accuracy)
+            axes.plot(
+                x,
+                step.brief_test_accuracy,
+                marker=MARKERS[index % len(MARKERS)],
+                markersize=8,
+                markerfacecolor="white",
+                markeredgecolor=colour,
+                linestyle="none",
+            )
+    axes.axhline(targets.test_accuracy, color=TARGET, linewidth=1, linestyle=":")
+    axes.axvline(targets.parameters_below, color=TARGET, linewidth=1, linestyle=":")
+    counts = [model.metrics["parameters"] for model in models]
+    left, right = 0.8 * min(*counts, targets.parameters_below), 1.35 * max(*counts, targets.parameters_below)
+    bottom, top = min(shown) - 0.2, max(*shown, targets.test_accuracy) + 0.25
+    corner_top = (targets.test_accuracy - bottom) / (top - bottom)
+    axes.axvspan(left, targets.parameters_below, corner_top, 1, color="#009E73", alpha=0.12, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
+    ticks = [tick for tick in (1000, 2000, 4000, 8000, 16000, 32000, 64000) if left <= tick <= right]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set_xlabel("Parameters (logarithmic)")
+    axes.set_ylabel("Test accuracy (%)")
+    filled = axes.errorbar([], [], [[], []], color=TARGET, marker="o", linestyle="none", capsize=4)
+    hollow = axes.plot([], [], color=TARGET, marker="o", markerfacecolor="white", linestyle="none")[0]
+    axes.legend(
+        [filled, hollow],
+        ["last epoch, 95 % interval over test images", "the brief: best epoch of one run"],
+        loc="lower right",
+    )
+    return figure
+
+
+def confusion_matrix(model: Measured) -> Figure:
+    """Counts of true against predicted digit; mistakes coloured by their number."""
+    counts = np.array(model.confusion)
+    mistakes = counts * (1 - np.eye(len(counts), dtype=int))
+    actual, predicted = np.unravel_index(mistakes.argmax(), mistakes.shape)
+    title = f"{model.name} misreads {mistakes.sum():,} of {counts.sum():,} test digits"
+    if mistakes.any():
+        title += f",\nmost often a {actual} as a {predicted} ({_times(mistakes.max())})"
+    with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(7, 6.6), layout="constrained")
+        axes = figure.add_subplot()
+    figure.suptitle(title)
+    axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1, mistakes.max()) * 1.25)
+    for (row, column), count in np.ndenumerate(counts):
+        on_diagonal = row == column
+        if on_diagonal:
+            axes.add_patch(matplotlib.patches.Rectangle((column - 0.5, row - 0.5), 1, 1, color="#EEEEEE"))
+        if count:
+            weight = "normal" if on_diagonal else "bold"
+            axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=10, fontweight=weight)
+    axes.set_xticks(range(len(counts)))
+    axes.set_yticks(range(len(counts)))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("Predicted digit")
+    axes.set_ylabel("True digit")
+    return figure
+
+
+def misread_digits(model: Measured, shown: int) -> Figure:
+    """The test images that a model misread, the surest mistakes first, at most ``shown``."""
+    images = model.misread[:shown]
+    columns = 10
+    rows = max(1, -(-len(images) // columns))
+    figure = _picture_grid(columns, rows, 1.28)
+    figure.suptitle(
+        f"What {model.name} misreads: {_of(len(images), len(model.misread))}, the surest mistakes first\n"
+        "true digit → what it took it for, and how sure it was",
+        fontsize=12,
+    )
+    for axes, image in zip(figure.axes, images, strict=False):
+        axes.imshow(255 - np.array(image["pixels"]), cmap="gray", vmin=0, vmax=255)
+        axes.set_title(
+            f"{image['label']} → {image['predicted']}  {100 * image['probability']:.0f} %", loc="center", fontsize=10
+        )
+    return figure
+
+
+def augmented_digits(originals: Tensor, augmented: list[Tensor], name: str, recipe: Recipe) -> Figure:
+    """Training digits on top, and below them what a model saw of them in as many epochs as there are rows.
+
+    Args:
+        originals: ``(N, 28, 28)`` uint8.
+        augmented: rows of ``(N, 28, 28)`` float images in [0, 1].
+    """
+    bounds = recipe.augmentation
+    figure = _picture_grid(len(originals), 1 + len(augmented), 1.0)
+    if bounds.rotation_deg or bounds.shift_px or bounds.scale_percent:
+        what = (
+            f"turned up to {bounds.rotation_deg:g}°, shifted up to {bounds.shift_px:g} px, "
+            f"scaled up to {bounds.scale_percent:g} %"
+        )
+    else:
+        what = "unchanged: its recipe has no augmentation"
+    figure.suptitle(f"Training digits (top row) and what {name} sees of them:\n{what}", fontsize=12)
+    for row, images in enumerate([originals.float() / 255, *augmented]):
+        for column, image in enumerate(images):
+            figure.axes[row * len(originals) + column].imshow(1 - image.numpy(), cmap="gray", vmin=0, vmax=1)
+    return figure
+
+
+def _two_panels(title: str) -> tuple[Figure, list[Axes]]:
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(10, 4.8), layout="constrained")
+        left = figure.add_subplot(1, 2, 1)
+        right = figure.add_subplot(1, 2, 2, sharex=left, sharey=left)
+    figure.suptitle(title)
+    right.tick_params(labelleft=False)
+    for panel in (left, right):
+        panel.set_xlabel("Epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure, [left, right]
+
+
+def _draw_curves(axes: Axes, models: list[Measured], column: str) -> None:
+    for index, model in enumerate(models):
+        axes.plot(
+            model.history["epoch"],
+            model.history[column],
+            color=COLOURS[index % len(COLOURS)],
+            linestyle=DASHES[index % len(DASHES)],
+            marker=MARKERS[index % len(MARKERS)],
+            markersize=4,
+            linewidth=1.8,
+            label=model.name,
+        )
+    figure = axes.figure
+    if not figure.legends:
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(models), 8))
+
+
+def _picture_grid(columns: int, rows: int, inches: float) -> Figure:
+    with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(columns * inches * 0.78, rows * inches + 0.7), layout="constrained")
+        for place in range(rows * columns):
+            figure.add_subplot(rows, columns, place + 1).set_axis_off()
+    return figure
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _of(shown: int, total: int) -> str:
+    return f"all {total:,} test images" if shown == total else f"{shown} of {total:,} test images"
