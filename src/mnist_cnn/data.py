@@ -59,8 +59,13 @@ def split_indices(labels: Tensor, train: int, val: int, method: str, seed: int) 
     so most writers of the validation part are new to the network, as those of the test set are.
     ``random``: drawn from all; writers are shared, which makes validation look too good.
     ``stratified``: random, with each class having the same share in both parts (to within one image).
+
+    Raises:
+        InputError: there are fewer than ``train + val`` images.
     """
     count = len(labels)
+    if train + val > count:
+        raise InputError(f"split: train {train:,} + val {val:,} is more than the {count:,} images there are")
     if method == "last":
         return torch.arange(train), torch.arange(count - val, count)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))

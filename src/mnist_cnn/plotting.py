@@ -15,14 +15,15 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from torch import Tensor
 
 from mnist_cnn.files import whole_file
+from mnist_cnn.models import MODELS
 from mnist_cnn.params import Params, Recipe
 from mnist_cnn.report import Measured
 
 # Source of the colours: "Color Universal Design", Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/
-COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#B33C00", "#0072B2", "#000000", "#8A7A00")
-MARKERS = "osD^vPX*"
-DASHES = ("-", (0, (6, 2)), (0, (3, 1.5)), (0, (6, 2, 1.5, 2)), "-", (0, (1, 1)), (0, (6, 1, 1, 1, 1, 1)), "--")
-TARGET = "#444444"
+_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#B33C00", "#0072B2", "#000000", "#8A7A00")
+_MARKERS = "osD^vPX*"
+_DASHES = ("-", (0, (6, 2)), (0, (3, 1.5)), (0, (6, 2, 1.5, 2)), "-", (0, (1, 1)), (0, (6, 1, 1, 1, 1, 1)), "--")
+_TARGET = "#444444"
 
 _STYLE: Any = {
     "font.size": 11,
@@ -40,13 +41,24 @@ _STYLE: Any = {
     "savefig.dpi": 150,
 }
 
+# Each function that draws does so in this style, and leaves matplotlib's own as it was.
+_styled = matplotlib.rc_context(_STYLE)
 
+
+@_styled
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG; equal figures give equal bytes."""
     with whole_file(path) as scratch:
         figure.savefig(scratch, format="png", metadata={"Software": None})
 
 
+def model_style(name: str) -> tuple[str, str, Any]:
+    """Colour, marker and dash of a model: its own in every picture, whichever others are shown."""
+    place = MODELS.index(name)
+    return _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)], _DASHES[place % len(_DASHES)]
+
+
+@_styled
 def accuracy_curves(models: list[Measured], params: Params) -> Figure:
     """Training and validation accuracy by epoch, in two panels on one scale."""
     best = max(models, key=lambda model: model.history["val_accuracy"].iloc[-1])
@@ -55,7 +67,7 @@ def accuracy_curves(models: list[Measured], params: Params) -> Figure:
     for panel, part, name in zip(panels, ("train", "val"), ("Training, as trained on", "Validation"), strict=True):
         _draw_curves(panel, models, f"{part}_accuracy")
         panel.set_title(name)
-        panel.axhline(params.targets.test_accuracy, color=TARGET, linewidth=1, linestyle=":")
+        panel.axhline(params.targets.test_accuracy, color=_TARGET, linewidth=1, linestyle=":")
     lowest = min(float(model.history["val_accuracy"].iloc[1:].min()) for model in models)
     panels[0].set_ylim(max(0.0, np.floor(min(lowest, 99.0))), 100)
     panels[0].set_ylabel("Accuracy (%)")
@@ -67,11 +79,12 @@ def accuracy_curves(models: list[Measured], params: Params) -> Figure:
         textcoords="offset points",
         ha="right",
         fontsize=9,
-        color=TARGET,
+        color=_TARGET,
     )
     return figure
 
 
+@_styled
 def loss_curves(models: list[Measured]) -> Figure:
     """Training and validation loss by epoch, in two panels on one logarithmic scale."""
     best = min(models, key=lambda model: model.history["val_loss"].iloc[-1])
@@ -88,6 +101,7 @@ def loss_curves(models: list[Measured]) -> Figure:
     return figure
 
 
+@_styled
 def accuracy_against_parameters(models: list[Measured], params: Params) -> Figure:
     """Test accuracy with its interval against parameters, the brief's figures and the target lines."""
     targets = params.targets
@@ -98,17 +112,14 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
         title = f"{' and '.join(model.name for model in reaching)} in the target corner"
     else:
         title = "No model in the target corner"
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(9, 5.2), layout="constrained")
-        axes = figure.add_subplot()
+    figure = Figure(figsize=(9, 5.2), layout="constrained")
+    axes = figure.add_subplot()
     figure.suptitle(f"{title}: {targets.test_accuracy:g} % with fewer than {targets.parameters_below:,} parameters")
-    shown = [model.metrics["test_accuracy"] for model in models]
-    for index, model in enumerate(models):
+    shown = [bound for model in models for bound in model.interval]
+    for model in models:
         x, y, (low, high) = model.metrics["parameters"], model.metrics["test_accuracy"], model.interval
-        colour = COLOURS[index % len(COLOURS)]
-        axes.errorbar(
-            x, y, [[y - low], [high - y]], color=colour, marker=MARKERS[index % len(MARKERS)], markersize=9, capsize=4
-        )
+        colour, marker, _ = model_style(model.name)
+        axes.errorbar(x, y, [[y - low], [high - y]], color=colour, marker=marker, markersize=9, capsize=4)
         axes.annotate(f"{model.name}\n{y:.2f} %", (x, y), (12, 0), textcoords="offset points", va="center")
         step = params.report.story.get(model.name)
         if step and step.brief_test_accuracy is not None:
@@ -116,17 +127,17 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
             axes.plot(
                 x,
                 step.brief_test_accuracy,
-                marker=MARKERS[index % len(MARKERS)],
+                marker=marker,
                 markersize=8,
                 markerfacecolor="white",
                 markeredgecolor=colour,
                 linestyle="none",
             )
-    axes.axhline(targets.test_accuracy, color=TARGET, linewidth=1, linestyle=":")
-    axes.axvline(targets.parameters_below, color=TARGET, linewidth=1, linestyle=":")
+    axes.axhline(targets.test_accuracy, color=_TARGET, linewidth=1, linestyle=":")
+    axes.axvline(targets.parameters_below, color=_TARGET, linewidth=1, linestyle=":")
     counts = [model.metrics["parameters"] for model in models]
     left, right = 0.8 * min(*counts, targets.parameters_below), 1.35 * max(*counts, targets.parameters_below)
-    bottom, top = min(shown) - 0.2, max(*shown, targets.test_accuracy) + 0.25
+    bottom, top = min(shown) - 0.15, min(100.0, max(*shown, targets.test_accuracy) + 0.15)
     corner_top = (targets.test_accuracy - bottom) / (top - bottom)
     axes.axvspan(left, targets.parameters_below, corner_top, 1, color="#009E73", alpha=0.12, linewidth=0)
     axes.set_xscale("log")
@@ -138,8 +149,8 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel("Parameters (logarithmic)")
     axes.set_ylabel("Test accuracy (%)")
-    filled = axes.errorbar([], [], [[], []], color=TARGET, marker="o", linestyle="none", capsize=4)
-    hollow = axes.plot([], [], color=TARGET, marker="o", markerfacecolor="white", linestyle="none")[0]
+    filled = axes.errorbar([], [], [[], []], color=_TARGET, marker="o", linestyle="none", capsize=4)
+    hollow = axes.plot([], [], color=_TARGET, marker="o", markerfacecolor="white", linestyle="none")[0]
     axes.legend(
         [filled, hollow],
         ["last epoch, 95 % interval over test images", "the brief: best epoch of one run"],
@@ -148,6 +159,7 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
     return figure
 
 
+@_styled
 def confusion_matrix(model: Measured) -> Figure:
     """Counts of true against predicted digit; mistakes coloured by their number."""
     counts = np.array(model.confusion)
@@ -156,9 +168,9 @@ def confusion_matrix(model: Measured) -> Figure:
     title = f"{model.name} misreads {mistakes.sum():,} of {counts.sum():,} test digits"
     if mistakes.any():
         title += f",\nmost often a {actual} as a {predicted} ({_times(mistakes.max())})"
-    with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(7, 6.6), layout="constrained")
-        axes = figure.add_subplot()
+    figure = Figure(figsize=(7, 6.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(False)
     figure.suptitle(title)
     axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1, mistakes.max()) * 1.25)
     for (row, column), count in np.ndenumerate(counts):
@@ -177,6 +189,7 @@ def confusion_matrix(model: Measured) -> Figure:
     return figure
 
 
+@_styled
 def misread_digits(model: Measured, shown: int) -> Figure:
     """The test images that a model misread, the surest mistakes first, at most ``shown``."""
     images = model.misread[:shown]
@@ -196,6 +209,7 @@ def misread_digits(model: Measured, shown: int) -> Figure:
     return figure
 
 
+@_styled
 def augmented_digits(originals: Tensor, augmented: list[Tensor], name: str, recipe: Recipe) -> Figure:
     """Training digits on top, and below them what a model saw of them in as many epochs as there are rows.
 
@@ -220,10 +234,9 @@ def augmented_digits(originals: Tensor, augmented: list[Tensor], name: str, reci
 
 
 def _two_panels(title: str) -> tuple[Figure, list[Axes]]:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(10, 4.8), layout="constrained")
-        left = figure.add_subplot(1, 2, 1)
-        right = figure.add_subplot(1, 2, 2, sharex=left, sharey=left)
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
+    left = figure.add_subplot(1, 2, 1)
+    right = figure.add_subplot(1, 2, 2, sharex=left, sharey=left)
     figure.suptitle(title)
     right.tick_params(labelleft=False)
     for panel in (left, right):
@@ -233,13 +246,14 @@ def _two_panels(title: str) -> tuple[Figure, list[Axes]]:
 
 
 def _draw_curves(axes: Axes, models: list[Measured], column: str) -> None:
-    for index, model in enumerate(models):
+    for model in models:
+        colour, marker, dash = model_style(model.name)
         axes.plot(
             model.history["epoch"],
             model.history[column],
-            color=COLOURS[index % len(COLOURS)],
-            linestyle=DASHES[index % len(DASHES)],
-            marker=MARKERS[index % len(MARKERS)],
+            color=colour,
+            linestyle=dash,
+            marker=marker,
             markersize=4,
             linewidth=1.8,
             label=model.name,
@@ -250,10 +264,9 @@ def _draw_curves(axes: Axes, models: list[Measured], column: str) -> None:
 
 
 def _picture_grid(columns: int, rows: int, inches: float) -> Figure:
-    with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(columns * inches * 0.78, rows * inches + 0.7), layout="constrained")
-        for place in range(rows * columns):
-            figure.add_subplot(rows, columns, place + 1).set_axis_off()
+    figure = Figure(figsize=(columns * inches * 0.78, rows * inches + 0.7), layout="constrained")
+    for place in range(rows * columns):
+        figure.add_subplot(rows, columns, place + 1).set_axis_off()
     return figure
 
 
