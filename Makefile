@@ -1,13 +1,14 @@
-# Two commands: make repro, make test. Each makes the virtual environment first where it is missing.
+# make repro: the whole pipeline. make test: every test. Each makes the virtual environment first if need be.
 
 PYTHON ?= python3
+# How many models train at a time. Results do not depend on it.
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test check format lock setup
+.PHONY: repro test check format lock readme setup
 
 repro: .venv/ready
-	python -m stages.repro --jobs $(JOBS)
+	@python -m stages.repro --jobs $(JOBS) --lock dvc.lock
 	@python -m stages.show --numbers metrics/comparison.csv --pictures plots/pictures
 
 test: .venv/ready
@@ -22,13 +23,19 @@ format: .venv/ready
 	ruff format .
 	ruff check --fix .
 
+# The comparison in the README, from metrics/comparison.md.
+readme: .venv/ready
+	python -m stages.readme --table metrics/comparison.md --readme README.md
+
 setup: .venv/ready
 
-# The environment is ready when every step before has succeeded.
+# Touched at the end alone: a set-up that was interrupted is taken up again.
 .venv/ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"error: Python 3.10 or newer is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.x")'
+	@echo "Setting up .venv: some minutes, a few GB"
 	$(PYTHON) -m venv .venv
-	python -m pip install --requirement requirements.txt
-	python -m pip install --no-deps --no-build-isolation --editable .
+	python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Exact versions for every supported Python and platform, from the ranges in pyproject.toml.

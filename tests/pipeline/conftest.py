@@ -1,0 +1,60 @@
+"""A project of its own for each test: this repository's files, small data, the real dvc."""
+
+import gzip
+import hashlib
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipeline.small_project import MODELS, ROOT, Project, few_digits, idx
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The repository with small data, reproduced once and committed."""
+    folder, mirror = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("mirror")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/", "dvc.lock", "tests/")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+
+    # The download stage accepts the canonical files alone: in this copy, the small files' sums are canonical.
+    source = folder / "src/mnist_cnn/download.py"
+    program = source.read_text()
+    for part, count, seed in (("train", 400, 0), ("t10k", 100, 1)):
+        images, labels = few_digits(count, seed)
+        for name, content in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+            (mirror / f"{name}.gz").write_bytes(gzip.compress(idx(content)))
+            program, replaced = re.subn(rf'("{name}": )"\w+"', rf'\1"{hashlib.md5(idx(content)).hexdigest()}"', program)
+            assert replaced == 1
+    source.write_text(program)
+
+    def shrink(params: dict[str, Any]) -> None:
+        params["split"] |= {"train": 300, "val": 100}
+        params["models"] = {name: params["models"][name] | {"epochs": 1, "batch_size": 32} for name in MODELS}
+
+    project = Project(folder, mirror)
+    project.edit_params(shrink)
+    project.run("git", "init", "--quiet")
+    project.commit()
+    project.dvc("repro")
+    project.commit()
+    return project
+
+
+@pytest.fixture
+def project(reproduced: Project, tmp_path: Path) -> Project:
+    """A copy of the reproduced repository, to be changed at will."""
+    shutil.copytree(reproduced.folder, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project", reproduced.mirror)

@@ -1,0 +1,68 @@
+"""A repository of its own with small data, and the real dvc in it."""
+
+import os
+import re
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+ROOT = Path(__file__).parents[2]
+MODELS = ("model_1", "model_3", "model_5")
+
+
+class Project:
+    """A repository in ``folder`` whose mirror of MNIST holds a few images; ``dvc`` and friends run inside."""
+
+    def __init__(self, folder: Path, mirror: Path) -> None:
+        self.folder = folder
+        self.mirror = mirror
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path, "MNIST_MIRROR": self.mirror.as_uri()}
+        # Git's identity for commits, and nothing of the user's own settings.
+        for role in ("AUTHOR", "COMMITTER"):
+            environment |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test@example.invalid"}
+        ended = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+        assert not check or ended.returncode == 0, f"{' '.join(command)}\n{ended.stdout}\n{ended.stderr}"
+        return ended
+
+    def dvc(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.run(sys.executable, "-m", "dvc", *arguments, check=check)
+
+    def repro(self, *arguments: str) -> list[str]:
+        """Run ``dvc repro``; the names of the stages that ran, in order."""
+        return re.findall(r"Running stage '(.+)'", self.dvc("repro", *arguments).stdout)
+
+    def read(self, path: str) -> str:
+        return (self.folder / path).read_text()
+
+    def edit_params(self, change: Callable[[dict[str, Any]], object]) -> None:
+        params = yaml.safe_load(self.read("params.yaml"))
+        change(params)
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def commit(self) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", "state")
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def few_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy images with a bright square whose place tells the class."""
+    generator = np.random.default_rng(seed)
+    labels = (np.arange(count) % 10).astype(np.uint8)
+    images = generator.integers(0, 60, (count, 28, 28), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        row, column = 4 + 12 * (label // 5), 2 + 5 * (label % 5)
+        image[row : row + 6, column : column + 5] = 255
+    return images, labels

@@ -1,0 +1,108 @@
+"""DVC follows no imports: what dvc.yaml lists by hand must be what each stage uses."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES = sorted(PIPELINE["stages"])
+
+
+def definition(stage: str) -> dict[str, Any]:
+    found: dict[str, Any] = PIPELINE["stages"][stage]
+    each: dict[str, Any] = found.get("do", found)
+    return each
+
+
+def imported(path: Path) -> set[str]:
+    """Names of the modules that a file names in its imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def loaded_files(stage: str, builds: bool) -> set[str]:
+    """The project's files that a stage loads when it runs, those left out that hold a docstring alone."""
+    program = f"""
+import sys, stages.{stage}
+if {builds}:
+    from mnist_cnn.models import build
+    build("model_1")
+print(*(module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None)), sep="\\n")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = {Path(line) for line in ended.stdout.splitlines()}
+    ours = {file.relative_to(ROOT) for file in files if file.is_relative_to(ROOT)}
+    return {file.as_posix() for file in ours if file.parts[0] in ("src", "stages") and not is_docstring_alone(file)}
+
+
+def is_docstring_alone(path: Path) -> bool:
+    return all(isinstance(node, ast.Expr) for node in ast.parse((ROOT / path).read_text()).body)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_lists_every_module_it_loads_and_no_other(stage: str) -> None:
+    builds = "build(" in (ROOT / "stages" / f"{stage}.py").read_text()
+    listed = {path.replace("${key}", "model_1") for path in definition(stage)["deps"] if path.endswith(".py")}
+    assert listed == loaded_files(stage, builds)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_every_setting_it_reads_and_no_other(stage: str) -> None:
+    declared = {name.split(".")[0] for name in definition(stage).get("params", [])}
+    tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
+    read = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and (
+            (isinstance(node.value, ast.Name) and node.value.id == "settings")
+            or (isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "load")
+        )
+    }
+    if stage == "split":  # keeps its section alone, under the name of all
+        read = {"split"}
+    if stage == "report":  # hands all settings on to the library
+        library = (ROOT / "src/mnist_cnn/report.py").read_text() + (ROOT / "src/mnist_cnn/plotting.py").read_text()
+        read |= {name for name in ("report", "targets") if f"params.{name}" in library}
+    assert declared == read
+
+
+def test_each_stage_has_a_module_and_a_description() -> None:
+    for stage in STAGES:
+        assert definition(stage)["desc"]
+        assert (ROOT / "stages" / f"{stage}.py").is_file()
+        assert definition(stage)["cmd"].startswith(f"python -m stages.{stage} ")
+
+
+def test_paths_are_written_in_dvc_yaml_alone() -> None:
+    folders = ("data/", "checkpoints/", "metrics/", "plots/", "params.yaml")
+    for path in [*(ROOT / "stages").glob("*.py"), *(ROOT / "src").rglob("*.py")]:
+        strings = [
+            node.value
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " not in node.value
+        ]
+        assert not [text for text in strings if text.startswith(folders)], path
+
+
+def test_stages_import_neither_each_other_nor_dvc() -> None:
+    for path in (ROOT / "stages").glob("*.py"):
+        assert not {name for name in imported(path) if name.split(".")[0] == "dvc"}
+        assert {name for name in imported(path) if name.startswith("stages.")} <= {"stages.cli"}
+
+
+def test_the_library_knows_neither_dvc_nor_the_stages_nor_a_command_line() -> None:
+    for path in (ROOT / "src").rglob("*.py"):
+        assert not {name.split(".")[0] for name in imported(path)} & {"dvc", "stages", "argparse"}
