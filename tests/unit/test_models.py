@@ -1,0 +1,264 @@
+"""The networks are those of the brief, layer by layer."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from mnist_cnn.describe import Layer, layer_table, layers, parameter_count, receptive_field
+from mnist_cnn.errors import InputError
+from mnist_cnn.layers import Network
+from mnist_cnn.models import MODELS, build
+
+# In order, with the side of each layer's output. The padding is the usual one unless told.
+LAYERS = {
+    "model_1": (
+        "c3 1→12, ReLU, c3 12→24, ReLU, pool, "
+        "c1 24→12, c3 12→16, ReLU, c3 16→32, ReLU, c3 32→32, ReLU, pool, "
+        "c1 32→12, c3 12→24, ReLU, c3 24→32, ReLU, "
+        "c1 32→10, global average",
+        [28] * 4 + [14] * 8 + [7] * 7 + [1],
+    ),
+    "model_2": (
+        "c3 1→6, ReLU, c3 6→12, ReLU, pool, "
+        "c1 12→6, c3 6→12, ReLU, c3 12→24, ReLU, pool, "
+        "c1 24→6, c3 6→12, ReLU, c3 12→16, ReLU, "
+        "c7 16→10",
+        [28] * 4 + [14] * 6 + [7] * 6 + [1],
+    ),
+    "model_3": (
+        "c3 1→6, BN, ReLU, c3 6→12, ReLU, pool, "
+        "c1 12→6, c3 6→12, BN, ReLU, c3 12→24, BN, ReLU, pool, "
+        "c1 24→6, c3 6→12, BN, ReLU, c3 12→16, "
+        "c7 16→10",
+        [28] * 5 + [14] * 8 + [7] * 6 + [1],
+    ),
+    "model_4": (
+        "c3 1→6, BN, dropout, ReLU, c3 6→12, BN, dropout, ReLU, pool, "
+        "c1 12→6, c3 6→12, BN, dropout, ReLU, c3 12→24, BN, dropout, ReLU, pool, "
+        "c1 24→6, c3 6→12, BN, dropout, ReLU, c3 12→16, "
+        "c1 16→10, 7x7 average, c1 10→10",
+        [28] * 8 + [14] * 10 + [7] * 8 + [1] * 2,
+    ),
+}
+USUAL_PADDING = {1: (0, 0), 3: (1, 1), 7: (0, 0)}
+
+# The table printed in the brief.
+MODEL_5 = [
+    Layer("Conv2d", (8, 28, 28), 80),
+    Layer("BatchNorm2d", (8, 28, 28), 16),
+    Layer("Dropout", (8, 28, 28), 0),
+    Layer("ReLU", (8, 28, 28), 0),
+    Layer("Conv2d", (12, 28, 28), 876),
+    Layer("BatchNorm2d", (12, 28, 28), 24),
+    Layer("Dropout", (12, 28, 28), 0),
+    Layer("ReLU", (12, 28, 28), 0),
+    Layer("MaxPool2d", (12, 14, 14), 0),
+    Layer("Conv2d", (8, 16, 16), 104),
+    Layer("Conv2d", (8, 14, 14), 584),
+    Layer("BatchNorm2d", (8, 14, 14), 16),
+    Layer("Dropout", (8, 14, 14), 0),
+    Layer("ReLU", (8, 14, 14), 0),
+    Layer("Conv2d", (8, 12, 12), 584),
+    Layer("BatchNorm2d", (8, 12, 12), 16),
+    Layer("Dropout", (8, 12, 12), 0),
+    Layer("ReLU", (8, 12, 12), 0),
+    Layer("Conv2d", (12, 10, 10), 876),
+    Layer("BatchNorm2d", (12, 10, 10), 24),
+    Layer("Dropout", (12, 10, 10), 0),
+    Layer("ReLU", (12, 10, 10), 0),
+    Layer("Conv2d", (12, 8, 8), 1308),
+    Layer("BatchNorm2d", (12, 8, 8), 24),
+    Layer("Dropout", (12, 8, 8), 0),
+    Layer("ReLU", (12, 8, 8), 0),
+    Layer("Conv2d", (12, 6, 6), 1308),
+    Layer("BatchNorm2d", (12, 6, 6), 24),
+    Layer("Dropout", (12, 6, 6), 0),
+    Layer("ReLU", (12, 6, 6), 0),
+    Layer("Conv2d", (16, 4, 4), 1744),
+    Layer("AdaptiveAvgPool2d", (16, 1, 1), 0),
+    Layer("Conv2d", (10, 1, 1), 170),
+]
+
+
+def in_words(network: Network) -> list[str]:
+    words = []
+    for layer in network:
+        match layer:
+            case nn.Conv2d(kernel_size=(side, width), padding=padding) if side == width:
+                unusual = "" if padding == USUAL_PADDING[side] else f" padding {padding}"
+                words.append(f"c{side} {layer.in_channels}→{layer.out_channels}{unusual}")
+            case nn.BatchNorm2d():
+                words.append("BN")
+            case nn.Dropout():
+                words.append("dropout")
+            case nn.ReLU():
+                words.append("ReLU")
+            case nn.MaxPool2d(kernel_size=2, stride=2, padding=0):
+                words.append("pool")
+            case nn.AvgPool2d(kernel_size=side, padding=0):
+                words.append(f"{side}x{side} average")
+            case nn.AdaptiveAvgPool2d(output_size=1):
+                words.append("global average")
+            case _:
+                words.append(repr(layer))
+    return words
+
+
+def modules_after(program: str) -> set[str]:
+    ended = subprocess.run(
+        [sys.executable, "-c", f"import sys; {program}; print(*sys.modules)"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(ended.stdout.split())
+
+
+def test_there_are_five_models() -> None:
+    assert MODELS == ("model_1", "model_2", "model_3", "model_4", "model_5")
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("model_1", 28_954), ("model_2", 14_478), ("model_3", 14_586), ("model_4", 7_040), ("model_5", 7_778)],
+)
+def test_parameter_counts(name: str, parameters: int) -> None:
+    network = build(name)
+    assert parameter_count(network) == parameters
+    assert sum(layer.parameters for layer in layers(network)) == parameters
+    assert f"Total params: {parameters:,}" in layer_table(network)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_models_1_to_4_have_the_layers_of_the_story_in_order(name: str) -> None:
+    words, sides = LAYERS[name]
+    network = build(name)
+    assert in_words(network) == words.split(", ")
+    channels, shapes = 1, []
+    for word, side in zip(words.split(", "), sides, strict=True):
+        channels = int(word.split("→")[1]) if "→" in word else channels
+        shapes.append((channels, side, side))
+    assert [layer.output_shape for layer in layers(network)] == shapes
+
+
+def test_model_5_has_the_layer_table_of_the_brief() -> None:
+    assert layers(build("model_5")) == MODEL_5
+
+
+def test_model_3_is_model_2_with_batch_norm_and_without_the_last_relu() -> None:
+    expected, convolutions = [], 0
+    for word in in_words(build("model_2")):
+        expected.append(word)
+        convolutions += word.startswith("c3")
+        if word.startswith("c3") and convolutions in (1, 3, 4, 5):
+            expected.append("BN")
+    del expected[len(expected) - 1 - expected[::-1].index("ReLU")]
+    assert in_words(build("model_3")) == expected
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_convolution_has_a_bias(name: str) -> None:
+    assert all(layer.bias is not None for layer in build(name) if isinstance(layer, nn.Conv2d))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("training", [True, False])
+def test_images_become_ten_scores_each(name: str, training: bool) -> None:
+    network = build(name).train(training)
+    for count in (1, 2, 5):
+        scores = network(torch.rand(count, 1, 28, 28))
+        assert scores.shape == (count, 10)
+        assert scores.dtype == torch.float32
+        assert scores.isfinite().all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_images_of_a_batch_do_not_influence_one_another_in_evaluation(name: str) -> None:
+    network, images = build(name).eval(), torch.rand(4, 1, 28, 28)
+    torch.testing.assert_close(network(images)[2:3], network(images[2:3]))
+
+
+def test_a_network_is_built_in_training_mode_from_the_global_generator() -> None:
+    torch.manual_seed(3)
+    first = build("model_2")
+    assert first.training
+    torch.manual_seed(3)
+    for mine, again in zip(first.parameters(), build("model_2").parameters(), strict=True):
+        assert torch.equal(mine, again)
+    assert not torch.equal(first[0].weight, build("model_2")[0].weight)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["nope", "model_6", "model", "", "__init__"])
+def test_an_unknown_model_is_refused_by_naming_all(name: str) -> None:
+    with pytest.raises(InputError) as error:
+        build(name)
+    assert repr(name) in str(error.value)
+    assert all(model in str(error.value) for model in MODELS)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "rates"),
+    [
+        ("model_4", None, [0.1] * 5),
+        ("model_5", None, [0.1] * 7),
+        ("model_4", 0.25, [0.25] * 5),
+        ("model_5", 0.0, [0.0] * 7),
+        ("model_1", 0.0, []),
+        ("model_3", None, []),
+    ],
+)
+def test_dropout_is_the_models_own_unless_asked_for(name: str, asked: float | None, rates: list[float]) -> None:
+    assert [layer.p for layer in build(name, asked) if isinstance(layer, nn.Dropout)] == rates
+
+
+@pytest.mark.parametrize("name", ["model_1", "model_2", "model_3"])
+def test_dropout_is_refused_where_there_are_no_such_layers(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} has no dropout layers.* not 0.2"):
+        build(name, 0.2)
+
+
+def test_building_a_model_imports_no_other_model() -> None:
+    imported = modules_after("from mnist_cnn.models import build; build('model_1')")
+    assert {name for name in imported if name.startswith("mnist_cnn.models.")} == {"mnist_cnn.models.model_1"}
+
+
+def test_listing_the_models_and_reading_settings_do_not_load_pytorch() -> None:
+    imported = modules_after("import mnist_cnn.models, mnist_cnn.params")
+    assert "mnist_cnn.params" in imported
+    assert "torch" not in imported
+
+
+@pytest.mark.parametrize(
+    ("name", "layers_after", "side"),
+    [("model_1", 1, 36), ("model_2", 0, 56), ("model_3", 0, 56), ("model_4", 2, 32), ("model_5", 2, 30)],
+)
+def test_the_receptive_field_is_what_a_gradient_reaches(name: str, layers_after: int, side: int) -> None:
+    network = build(name).eval().double()
+    assert receptive_field(build(name)) == side
+    # All weights positive and pooling by averages: nothing cancels, and nothing in reach is passed over.
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, 0.01)
+    kept = list(network)[: len(network) - layers_after]
+    assert isinstance(kept[-1], nn.Conv2d)
+    image = torch.ones(1, 1, 96, 96, dtype=torch.float64, requires_grad=True)
+    positions = nn.Sequential(*[nn.AvgPool2d(2) if isinstance(layer, nn.MaxPool2d) else layer for layer in kept])(image)
+    middle = positions.shape[-1] // 2
+    positions[0, :, middle, middle].sum().backward()
+    assert image.grad is not None
+    reached = image.grad[0, 0].nonzero()
+    assert (reached.amax(0) - reached.amin(0) + 1).tolist() == [side, side]
+
+
+def test_describing_a_network_changes_nothing() -> None:
+    network = build("model_5")
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    random = torch.get_rng_state()
+    layers(network), layer_table(network), receptive_field(network), parameter_count(network)
+    assert all(module.training for module in network.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
