@@ -32,5 +32,5 @@ def augment(images: Tensor, bounds: Augmentation, generator: Generator) -> Tenso
     # Positions run from -1 to 1 across the image, so a pixel is 2 / size.
     dx, dy = shift_x * bounds.shift_px * 2 / width, shift_y * bounds.shift_px * 2 / height
     theta = torch.stack([torch.stack([cos, -sin, dx], dim=1), torch.stack([sin, cos, dy], dim=1)], dim=1)
-    grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -115,6 +115,6 @@ def load_normalisation(path: Path) -> Normalisation:
     """Mean and deviation from the statistics that the split recorded. Raises InputError when damaged."""
     try:
         recorded = json.loads(path.read_text(encoding="utf-8"))
-        return Normalisation(recorded["mean"], recorded["std"])
-    except (OSError, ValueError, KeyError) as error:
+        return Normalisation(float(recorded["mean"]), float(recorded["std"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); 'dvc checkout' or 'dvc repro split' restores it") from None

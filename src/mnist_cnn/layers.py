@@ -30,7 +30,7 @@ class Dropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:
         """The input with a share ``p`` of its positions zeroed and the rest scaled up."""
-        dropped = round(self.p * self._LEVELS)
+        dropped = min(round(self.p * self._LEVELS), self._LEVELS - 1)
         if not self.training or dropped == 0 or input.device.type != "cpu":
             return super().forward(input)
         words = torch.empty((input.numel() + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)

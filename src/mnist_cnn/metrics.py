@@ -39,7 +39,9 @@ def predict(
 
 def accuracy(predictions: Predictions) -> float:
     """Share of images whose highest score is that of their label, in percent."""
-    return 100 * (predictions.scores.argmax(1) == predictions.labels).double().mean().item()
+    recognised = (predictions.scores.argmax(1) == predictions.labels).sum().item()
+    # In this order the quotient is rounded once: 942 of 1,000 are 94.2, not a little less, and meet that target.
+    return 100 * recognised / len(predictions.labels)
 
 
 def loss(predictions: Predictions) -> float:

@@ -1,5 +1,6 @@
 """``params.yaml`` as typed, frozen settings; whatever is wrong in it is refused by its full path."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -135,7 +136,7 @@ def load(path: Path) -> Params:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: should hold a mapping of sections, not {content!r}")
@@ -157,18 +158,22 @@ def _line(fault: dict) -> str:
     if kind == "value_error":
         message = str(fault["ctx"]["error"])
         return f"{where}: {message}" if where else message
-    hint = ""
-    if isinstance(value, str) and kind.startswith(("float", "int")) and _is_number(value):
-        hint = f"; YAML reads {value} as text: write {float(value)!r}"
+    number = _as_number(value, kind)
+    hint = "" if number is None else f"; YAML reads {value} as text: write {number!r}"
     return f"{where}: {value!r} is not allowed: {fault['msg'].lower()}{hint}"
 
 
-def _is_number(text: str) -> bool:
+def _as_number(value: object, kind: str) -> float | None:
+    """The number that a text was meant to be, where the setting takes one of this kind."""
     try:
-        float(text)
+        number = float(value) if isinstance(value, str) else math.nan
     except ValueError:
-        return False
-    return True
+        return None
+    if not math.isfinite(number):
+        return None
+    if kind.startswith("int"):
+        return int(number) if number.is_integer() else None
+    return number if kind.startswith("float") else None
 
 
 def _allowed_keys(path: tuple[int | str, ...]) -> str:

@@ -100,7 +100,9 @@ def _on_change(model: Measured, previous: Measured) -> str:
     change = model.metrics["test_accuracy"] - previous.metrics["test_accuracy"]
     size = model.metrics["parameters"] / previous.metrics["parameters"] - 1
     direction = "more" if change >= 0 else "less"
-    parameters = f"{abs(size):.0%} {'more' if size > 0 else 'fewer'} parameters" if abs(size) >= 0.005 else "as many"
+    parameters = (
+        f"{abs(size):.0%} {'more' if size > 0 else 'fewer'} parameters" if abs(size) >= 0.005 else "as many parameters"
+    )
     return f"{abs(change):.2f} points {direction} test accuracy than {previous.name}, with {parameters}"
 
 

@@ -17,7 +17,8 @@ def rounded(rate: float) -> float:
 
 
 def kept(rate: float, count: int = 1 << 20) -> Tensor:
-    return Dropout(rate)(torch.ones(count)) != 0
+    result: Tensor = Dropout(rate)(torch.ones(count))
+    return result != 0
 
 
 def correlation(first: Tensor, second: Tensor) -> float:

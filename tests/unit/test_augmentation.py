@@ -1,0 +1,125 @@
+"""Random changes of images: within their bounds, and independent from image to image."""
+
+import math
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from mnist_cnn.augmentation import augment
+from mnist_cnn.params import Augmentation
+
+NONE = Augmentation(rotation_deg=0, shift_px=0, scale_percent=0)
+ALL = Augmentation(rotation_deg=10, shift_px=2, scale_percent=10)
+COUNT = 500
+
+
+def generator(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def grid(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Row and column of each pixel, counted from the middle of the image."""
+    rows = torch.arange(height, dtype=torch.float64) - (height - 1) / 2
+    columns = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
+    return rows.unsqueeze(1).expand(height, width), columns.expand(height, width)
+
+
+def blobs(height: int = 28, width: int = 28, tall: float = 3.0, wide: float = 3.0) -> Tensor:
+    """Many times the same soft blob in the middle."""
+    rows, columns = grid(height, width)
+    blob = torch.exp(-((rows / tall) ** 2 + (columns / wide) ** 2) / 2)
+    return blob.float().expand(COUNT, 1, height, width).contiguous()
+
+
+def moment(images: Tensor, rows_power: int, columns_power: int) -> Tensor:
+    rows, columns = grid(*images.shape[2:])
+    weights = images.double()
+    return (weights * rows**rows_power * columns**columns_power).sum((1, 2, 3)) / weights.sum((1, 2, 3))
+
+
+def test_bounds_of_zero_return_the_images_themselves_and_draw_nothing() -> None:
+    images, source = torch.rand(3, 1, 28, 28), generator()
+    assert augment(images, NONE, source) is images
+    assert torch.equal(source.get_state(), generator().get_state())
+
+
+def test_the_same_seed_gives_the_same_changes() -> None:
+    images = torch.rand(20, 1, 28, 28)
+    first, again, other = (augment(images, ALL, generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_global_generator_is_not_drawn_from() -> None:
+    before = torch.get_rng_state()
+    augment(torch.rand(20, 1, 28, 28, generator=generator()), ALL, generator())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 28, 28), (2, 3, 28, 28), (4, 1, 20, 32)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shape_and_type_are_kept_values_stay_in_range_and_the_input_as_it_is(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    images = torch.rand(shape, dtype=dtype)
+    before = images.clone()
+    result = augment(images, Augmentation(rotation_deg=180, shift_px=14, scale_percent=90), generator())
+    assert (result.shape, result.dtype, result.device) == (images.shape, dtype, images.device)
+    assert result.min() >= 0
+    assert result.max() <= 1 + 1e-6
+    assert torch.equal(images, before)
+
+
+def test_what_comes_in_from_outside_is_background() -> None:
+    result = augment(
+        torch.ones(COUNT, 1, 28, 28), Augmentation(rotation_deg=0, shift_px=14, scale_percent=0), generator()
+    )
+    assert result.min() == 0
+    assert result[:, 0, 0].mean() == pytest.approx(0.5 * 0.75, abs=0.1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (28, 44)])
+def test_a_shift_moves_by_pixels_within_its_bound_in_all_directions(height: int, width: int) -> None:
+    shifted = augment(blobs(height, width), Augmentation(rotation_deg=0, shift_px=3, scale_percent=0), generator())
+    down, right = moment(shifted, 1, 0), moment(shifted, 0, 1)
+    for distance in (down, right):
+        assert distance.abs().max() <= 3 + 0.01
+        assert distance.min() < -2.9 and distance.max() > 2.9
+        assert distance.mean().item() == pytest.approx(0, abs=4 * math.sqrt(3 / COUNT))
+        assert distance.std().item() == pytest.approx(math.sqrt(3), rel=0.1)
+
+
+def test_a_rotation_keeps_the_middle_and_turns_within_its_bound_both_ways() -> None:
+    bars = blobs(tall=1.0, wide=5.0)
+    turned = augment(bars, Augmentation(rotation_deg=30, shift_px=0, scale_percent=0), generator())
+    assert moment(turned, 1, 0).abs().max() < 0.02
+    assert moment(turned, 0, 1).abs().max() < 0.02
+    angle = torch.atan2(2 * moment(turned, 1, 1), moment(turned, 0, 2) - moment(turned, 2, 0)).rad2deg() / 2
+    assert angle.abs().max() <= 30.2
+    assert angle.min() < -29 and angle.max() > 29
+    assert angle.mean().item() == pytest.approx(0, abs=4 * 30 / math.sqrt(3 * COUNT))
+    # Turned and not stretched.
+    extent = moment(turned, 2, 0) + moment(turned, 0, 2)
+    assert torch.allclose(extent, moment(bars, 2, 0) + moment(bars, 0, 2), rtol=0.03)
+
+
+def test_a_scale_changes_the_extent_within_its_bound_alike_in_both_directions() -> None:
+    images = blobs(64, 64, 7.0, 7.0)
+    scaled = augment(images, Augmentation(rotation_deg=0, shift_px=0, scale_percent=20), generator())
+    tall, wide = ((moment(scaled, *way) / moment(images, *way)).sqrt() for way in ((2, 0), (0, 2)))
+    torch.testing.assert_close(tall, wide)
+    assert 0.79 <= tall.min() < 0.81
+    assert 1.19 < tall.max() <= 1.21
+    assert tall.mean().item() == pytest.approx(1, abs=4 * 0.2 / math.sqrt(3 * COUNT))
+    assert moment(scaled, 1, 0).abs().max() < 0.02
+
+
+def test_images_of_a_batch_change_independently() -> None:
+    changed = augment(blobs(tall=2.0, wide=4.0), ALL, generator())
+    assert len(changed.flatten(1).unique(dim=0)) == COUNT
+    down, right = moment(changed, 1, 0), moment(changed, 0, 1)
+    angle, extent = moment(changed, 1, 1), moment(changed, 2, 0) + moment(changed, 0, 2)
+    neighbours = torch.stack([down[1:], down[:-1], right[1:], angle[1:], extent[1:]])
+    correlations = torch.corrcoef(neighbours) - torch.eye(len(neighbours))
+    assert correlations.abs().max() < 4 / math.sqrt(COUNT)
