@@ -73,11 +73,10 @@ def accuracy_curves(models: list[Measured], params: Params) -> Figure:
     panels[0].set_ylabel("Accuracy (%)")
     panels[1].annotate(
         f"target {params.targets.test_accuracy:g} % (test)",
-        (1, params.targets.test_accuracy),
+        (0, params.targets.test_accuracy),
         xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
+        xytext=(4, 3),
         textcoords="offset points",
-        ha="right",
         fontsize=9,
         color=_TARGET,
     )
@@ -116,11 +115,19 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
     axes = figure.add_subplot()
     figure.suptitle(f"{title}: {targets.test_accuracy:g} % with fewer than {targets.parameters_below:,} parameters")
     shown = [bound for model in models for bound in model.interval]
-    for model in models:
+    for place, model in enumerate(models):
         x, y, (low, high) = model.metrics["parameters"], model.metrics["test_accuracy"], model.interval
         colour, marker, _ = model_style(model.name)
         axes.errorbar(x, y, [[y - low], [high - y]], color=colour, marker=marker, markersize=9, capsize=4)
-        axes.annotate(f"{model.name}\n{y:.2f} %", (x, y), (12, 0), textcoords="offset points", va="center")
+        side = -1 if any(_is_beside(model, other) for other in models[place + 1 :]) else 1
+        axes.annotate(
+            f"{model.name}\n{y:.2f} %",
+            (x, y),
+            (12 * side, 0),
+            textcoords="offset points",
+            va="center",
+            ha="left" if side > 0 else "right",
+        )
         step = params.report.story.get(model.name)
         if step and step.brief_test_accuracy is not None:
             shown.append(step.brief_test_accuracy)
@@ -231,6 +238,13 @@ def augmented_digits(originals: Tensor, augmented: list[Tensor], name: str, reci
         for column, image in enumerate(images):
             figure.axes[row * len(originals) + column].imshow(1 - image.numpy(), cmap="gray", vmin=0, vmax=1)
     return figure
+
+
+def _is_beside(model: Measured, other: Measured) -> bool:
+    """Whether two models lie so close by parameters and accuracy that their labels would overlap."""
+    fewer, more = sorted((model.metrics["parameters"], other.metrics["parameters"]))
+    apart_points = abs(model.metrics["test_accuracy"] - other.metrics["test_accuracy"])
+    return bool(more < 1.2 * fewer and apart_points < 0.25)
 
 
 def _two_panels(title: str) -> tuple[Figure, list[Axes]]:

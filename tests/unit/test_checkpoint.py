@@ -65,6 +65,14 @@ def test_weights_of_another_model_are_refused_in_one_line(tmp_path: Path, other:
     assert len(str(error.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+def test_weights_with_too_few_or_too_many_layers_are_refused(tmp_path: Path, layers: int) -> None:
+    path = tmp_path / "other.safetensors"
+    save_weights(path, nn.Sequential(*[nn.Linear(2, 2) for _ in range(layers)]))
+    with pytest.raises(InputError, match=r"other\.safetensors: weights of another architecture"):
+        load_weights(path, nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
+
+
 def test_a_file_is_left_whole_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model_5.safetensors"
     save_weights(path, model_5())

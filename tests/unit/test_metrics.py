@@ -98,6 +98,8 @@ def test_calibration_error_weighs_distances_in_either_direction_by_size() -> Non
     assert metrics.calibration_error(told(cases), 13) == pytest.approx((3 * 20 + 90) / 4, abs=1e-4)
     # In a single interval they cancel in part.
     assert metrics.calibration_error(told(cases), 1) == pytest.approx((90 - 3 * 20) / 4, abs=1e-4)
+    # The lowest intervals count as all others do.
+    assert metrics.calibration_error(told([(1, 1, 0.4), (2, 3, 0.6)]), 2) == pytest.approx(60, abs=1e-4)
 
 
 @unhurried

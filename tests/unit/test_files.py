@@ -1,0 +1,64 @@
+"""A file is whole or not there."""
+
+from pathlib import Path
+
+import pytest
+
+from mnist_cnn.files import whole_file, write_text
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("before", [{}, {"weights.bin": b"old"}], ids=["new", "old"])
+def test_the_file_takes_its_place_when_the_block_ends_and_not_before(tmp_path: Path, before: dict[str, bytes]) -> None:
+    path = tmp_path / "weights.bin"
+    for name, content in before.items():
+        (tmp_path / name).write_bytes(content)
+    with whole_file(path) as scratch:
+        # Beside the file, so that it can take its place at once; of the same kind, which some writers go by.
+        assert (scratch.parent, scratch.suffix) == (path.parent, path.suffix)
+        scratch.write_bytes(b"new")
+        assert contents(tmp_path) == before | {scratch.name: b"new"}
+    assert contents(tmp_path) == {"weights.bin": b"new"}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("before", [{}, {"weights.bin": b"old"}], ids=["new", "old"])
+def test_an_error_leaves_what_was_there_and_no_scratch_file(
+    tmp_path: Path, before: dict[str, bytes], error: type[BaseException]
+) -> None:
+    for name, content in before.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(error), whole_file(tmp_path / "weights.bin") as scratch:
+        scratch.write_bytes(b"half")
+        raise error
+    assert contents(tmp_path) == before
+
+
+def test_an_error_before_anything_is_written_is_the_one_that_is_seen(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), whole_file(tmp_path / "weights.bin"):
+        raise ZeroDivisionError
+    assert contents(tmp_path) == {}
+
+
+def test_a_file_that_cannot_take_its_place_leaves_no_scratch_file(tmp_path: Path) -> None:
+    (tmp_path / "taken" / "by").mkdir(parents=True)
+    with pytest.raises(OSError), whole_file(tmp_path / "taken") as scratch:
+        scratch.write_bytes(b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_parent_folders_are_made(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b" / "c.txt", "text")
+    assert contents(tmp_path / "a" / "b") == {"c.txt": b"text"}
+
+
+def test_text_is_utf_8_with_unix_line_ends_whatever_the_platform(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.linesep", "\r\n")
+    monkeypatch.setattr("locale.getpreferredencoding", lambda do_setlocale=True: "latin-1")
+    write_text(tmp_path / "text.csv", "±10 %, 28 × 28\nzwölf\n")
+    assert contents(tmp_path) == {"text.csv": b"\xc2\xb110 %, 28 \xc3\x97 28\nzw\xc3\xb6lf\n"}

@@ -1,0 +1,111 @@
+"""Device, threads, determinism and the allocator of a process."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mnist_cnn.errors import InputError
+from mnist_cnn.runtime import keep_freed_memory, prepare, resolve_device
+
+# In order: M_MMAP_MAX to none, M_TRIM_THRESHOLD and M_TOP_PAD to much.
+OPTIONS = [(-4, 0), (-1, 2**31 - 1), (-2, 2**29)]
+
+
+@pytest.fixture(autouse=True)
+def restored_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+
+
+@pytest.fixture
+def options_set(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What mallopt is called with, in place of calling it."""
+    calls: list[tuple[int, int]] = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=lambda *call: calls.append(call)))
+    return calls
+
+
+def machine_with(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(
+    ("name", "cuda", "mps", "device"),
+    [
+        ("auto", True, True, "cuda"),
+        ("auto", True, False, "cuda"),
+        ("auto", False, True, "mps"),
+        ("auto", False, False, "cpu"),
+        ("cpu", True, True, "cpu"),
+        ("cpu", False, False, "cpu"),
+        ("cuda", True, True, "cuda"),
+        ("mps", True, True, "mps"),
+    ],
+)
+def test_a_device_is_the_one_named_or_the_best_there_is(
+    monkeypatch: pytest.MonkeyPatch, name: str, cuda: bool, mps: bool, device: str
+) -> None:
+    machine_with(monkeypatch, cuda, mps)
+    assert resolve_device(name) == torch.device(device)
+
+
+@pytest.mark.parametrize(
+    ("name", "cuda", "mps", "available"),
+    [
+        ("cuda", False, False, "cpu"),
+        ("cuda", False, True, "mps, cpu"),
+        ("mps", False, False, "cpu"),
+        ("mps", True, False, "cuda, cpu"),
+    ],
+)
+def test_an_absent_device_is_refused_and_those_there_are_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, cuda: bool, mps: bool, available: str
+) -> None:
+    machine_with(monkeypatch, cuda, mps)
+    with pytest.raises(InputError) as error:
+        resolve_device(name)
+    assert str(error.value) == f"train.device: '{name}' is not available on this machine; available: {available}"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_prepare_sets_threads_determinism_and_the_allocator(options_set: list[tuple[int, int]], threads: int) -> None:
+    torch.set_num_threads(3 - threads)
+    torch.use_deterministic_algorithms(False)
+    prepare(threads)
+    assert torch.get_num_threads() == threads
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert options_set == OPTIONS
+
+
+def test_prepare_gives_cublas_a_workspace_of_fixed_size_unless_the_user_did(
+    monkeypatch: pytest.MonkeyPatch, options_set: list[tuple[int, int]]
+) -> None:
+    prepare(1)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    prepare(1)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def raises(error: type[Exception]) -> Callable[[object], object]:
+    def load(_: object) -> object:
+        raise error
+
+    return load
+
+
+@pytest.mark.parametrize(
+    "load",
+    [lambda _: SimpleNamespace(), raises(OSError), raises(TypeError)],
+    ids=["no mallopt", "no library", "no way to name it"],
+)
+def test_nothing_is_done_where_the_c_library_is_another(
+    monkeypatch: pytest.MonkeyPatch, load: Callable[[object], object]
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    keep_freed_memory()
