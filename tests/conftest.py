@@ -1,4 +1,4 @@
-"""What every test gets: global random state and PyTorch's settings are put back after it."""
+"""What every test gets: one thread, and global random state and PyTorch's settings put back after it."""
 
 import random
 from collections.abc import Iterator
@@ -6,12 +6,19 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+
+# A slow machine is no fault: nothing is asserted of time.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)
 def restored_state() -> Iterator[None]:
     python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.get_rng_state()
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    # Small tensors are computed several times faster by one thread than by two that wait for each other.
+    torch.set_num_threads(1)
     yield
     random.setstate(python)
     np.random.set_state(numpy)

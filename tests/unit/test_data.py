@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,8 +26,6 @@ from mnist_cnn.errors import InputError
 METHODS = ("last", "random", "stratified")
 SIZES = st.integers(1, 200)
 SEEDS = st.integers(0, 2**32 - 1)
-# A busy machine is no fault.
-unhurried = settings(deadline=None)
 
 
 def digits(count: int, seed: int = 0) -> Images:
@@ -36,7 +34,6 @@ def digits(count: int, seed: int = 0) -> Images:
     return Images(pixels, torch.randint(10, (count,), generator=generator))
 
 
-@unhurried
 @given(method=st.sampled_from(METHODS), train=SIZES, val=SIZES, spare=st.integers(0, 50), seed=SEEDS)
 def test_parts_are_disjoint_of_the_asked_sizes_and_reproducible(
     method: str, train: int, val: int, spare: int, seed: int
@@ -54,7 +51,6 @@ def test_parts_are_disjoint_of_the_asked_sizes_and_reproducible(
     assert torch.equal(torch.get_rng_state(), random)
 
 
-@unhurried
 @given(train=SIZES, val=SIZES, spare=st.integers(0, 50))
 def test_last_takes_the_end_for_validation_and_the_beginning_for_training(train: int, val: int, spare: int) -> None:
     chosen, held_out = split_indices(digits(train + val + spare).labels, train, val, "last", 0)
@@ -72,7 +68,6 @@ def test_random_methods_draw_from_all_and_by_their_seed(method: str) -> None:
         assert held_out.double().std() == pytest.approx(289, rel=0.2)
 
 
-@unhurried
 @given(per_class=st.lists(st.integers(48, 60), min_size=10, max_size=10), val=st.integers(1, 470), seed=SEEDS)
 def test_stratified_keeps_the_share_of_each_class_to_within_one_image(
     per_class: list[int], val: int, seed: int
@@ -101,7 +96,6 @@ def test_more_images_than_there_are_cannot_be_split(method: str) -> None:
         split_indices(labels, 91, 10, method, 0)
 
 
-@unhurried
 @given(seed=SEEDS, count=st.integers(1, 50))
 def test_statistics_are_those_numpy_computes_of_the_training_part(seed: int, count: int) -> None:
     parts = {"train": digits(count, seed), "val": digits(7), "test": digits(11)}
@@ -122,7 +116,6 @@ def test_statistics_count_the_classes_by_hand() -> None:
     assert per_class == {"train": [1, 0, 0, 2, 0, 0, 0, 0, 0, 1]}
 
 
-@unhurried
 @given(seed=SEEDS, count=st.integers(1, 50))
 def test_normalisation_gives_its_training_part_mean_zero_and_deviation_one(seed: int, count: int) -> None:
     train = digits(count, seed)
@@ -143,7 +136,6 @@ def test_intensities_run_from_zero_to_one() -> None:
     assert pixels.flatten().tolist() == list(range(256))
 
 
-@unhurried
 @given(count=st.integers(1, 100), size=st.integers(1, 120))
 def test_batches_cover_everything_in_order(count: int, size: int) -> None:
     images = digits(count)

@@ -1,9 +1,13 @@
 """A file is whole or not there."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from mnist_cnn import files
 from mnist_cnn.files import whole_file, write_text
 
 
@@ -55,10 +59,16 @@ def test_parent_folders_are_made(tmp_path: Path) -> None:
     assert contents(tmp_path / "a" / "b") == {"c.txt": b"text"}
 
 
-def test_text_is_utf_8_with_unix_line_ends_whatever_the_platform(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("os.linesep", "\r\n")
-    monkeypatch.setattr("locale.getpreferredencoding", lambda do_setlocale=True: "latin-1")
-    write_text(tmp_path / "text.csv", "±10 %, 28 × 28\nzwölf\n")
-    assert contents(tmp_path) == {"text.csv": b"\xc2\xb110 %, 28 \xc3\x97 28\nzw\xc3\xb6lf\n"}
+def test_text_has_unix_line_ends(tmp_path: Path) -> None:
+    write_text(tmp_path / "text.csv", "a,b\n1,2\n")
+    assert contents(tmp_path) == {"text.csv": b"a,b\n1,2\n"}
+
+
+def test_text_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib; from mnist_cnn import files; files.write_text(pathlib.Path(sys.argv[1]), '\\xb1\\u2192')"
+    )
+    ascii_locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    environment = os.environ | ascii_locale | {"PYTHONPATH": str(Path(files.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", program, tmp_path / "text"], env=environment, check=True)
+    assert contents(tmp_path) == {"text": "±→".encode()}

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -16,8 +16,6 @@ from mnist_cnn.models import build
 
 CPU = torch.device("cpu")
 NORMALISATION = Normalisation(0.13, 0.31)
-# A busy machine is no fault.
-unhurried = settings(deadline=None)
 
 
 def told(cases: list[tuple[int, int, float]]) -> Predictions:
@@ -72,7 +70,6 @@ def test_confusion_counts_true_classes_in_rows_and_predicted_ones_in_columns() -
     assert torch.equal(counts, expected)
 
 
-@unhurried
 @given(count=st.integers(1, 200), seed=st.integers(0, 10_000))
 def test_confusion_agrees_with_accuracy_and_labels(count: int, seed: int) -> None:
     predictions = random_predictions(count, seed)
@@ -102,7 +99,6 @@ def test_calibration_error_weighs_distances_in_either_direction_by_size() -> Non
     assert metrics.calibration_error(told([(1, 1, 0.4), (2, 3, 0.6)]), 2) == pytest.approx(60, abs=1e-4)
 
 
-@unhurried
 @given(count=st.integers(1, 200), bins=st.integers(1, 40), seed=st.integers(0, 10_000))
 def test_calibration_error_is_that_of_a_plain_loop(count: int, bins: int, seed: int) -> None:
     predictions = random_predictions(count, seed)
@@ -135,7 +131,6 @@ def test_the_interval_is_the_published_one(correct: int, total: int, low: float,
     assert wilson_interval(correct, total) == pytest.approx((low, high), abs=0.006)
 
 
-@unhurried
 @given(total=st.integers(1, 20_000), data=st.data())
 def test_the_interval_holds_the_proportion_lies_within_percent_and_narrows(total: int, data: st.DataObject) -> None:
     correct = data.draw(st.integers(0, total))

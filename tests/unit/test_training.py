@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -31,8 +31,6 @@ RECIPE = Recipe(
     augmentation=Augmentation(rotation_deg=0, shift_px=0, scale_percent=0),
 )
 AUGMENTATION = Augmentation(rotation_deg=10, shift_px=2, scale_percent=10)
-# A busy machine is no fault.
-unhurried = settings(deadline=None)
 
 
 @pytest.fixture(autouse=True)
@@ -279,7 +277,6 @@ def test_momentum_is_nesterovs_and_weight_decay_is_added() -> None:
     torch.testing.assert_close(network.layer.weight, reference.weight)
 
 
-@unhurried
 @given(steps=st.integers(1, 10_000), share=st.floats(0, 0.99), data=st.data())
 def test_a_constant_rate_stays_after_its_warmup(steps: int, share: float, data: st.DataObject) -> None:
     recipe = RECIPE.model_copy(update={"warmup_share": share})
@@ -290,7 +287,6 @@ def test_a_constant_rate_stays_after_its_warmup(steps: int, share: float, data: 
     assert 0 < rate <= recipe.max_lr * (1 + 1e-12)
 
 
-@unhurried
 @given(steps=st.integers(3, 10_000), share=st.floats(0.01, 0.99), schedule=st.sampled_from(["constant", "one_cycle"]))
 def test_the_warmup_is_linear(steps: int, share: float, schedule: str) -> None:
     recipe = RECIPE.model_copy(update={"warmup_share": share, "schedule": schedule})
@@ -299,7 +295,6 @@ def test_the_warmup_is_linear(steps: int, share: float, schedule: str) -> None:
             assert learning_rate(recipe, step, steps) == pytest.approx(recipe.max_lr * (step + 1) / (share * steps))
 
 
-@unhurried
 @given(steps=st.integers(100, 2000), share=st.floats(0, 0.5))
 def test_one_cycle_rises_to_its_peak_and_falls_to_nearly_nothing(steps: int, share: float) -> None:
     recipe = RECIPE.model_copy(update={"schedule": "one_cycle", "warmup_share": share})
@@ -315,7 +310,6 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_nearly_nothing(steps: int, sha
     assert middle == pytest.approx(recipe.max_lr / 2, rel=0.1)
 
 
-@unhurried
 @given(quarter=st.integers(1, 500))
 def test_one_cycle_reaches_its_rate_at_the_end_of_a_warmup_of_whole_steps(quarter: int) -> None:
     recipe = RECIPE.model_copy(update={"schedule": "one_cycle", "warmup_share": 0.25})
