@@ -68,7 +68,8 @@ def accuracy_curves(models: list[Measured], params: Params) -> Figure:
         _draw_curves(panel, models, f"{part}_accuracy")
         panel.set_title(name)
         panel.axhline(params.targets.test_accuracy, color=_TARGET, linewidth=1, linestyle=":")
-    lowest = min(float(model.history["val_accuracy"].iloc[1:].min()) for model in models)
+    # From the second epoch on: the first may lie so low that it would flatten all the rest.
+    lowest = min(float(model.history["val_accuracy"].iloc[min(1, len(model.history) - 1) :].min()) for model in models)
     panels[0].set_ylim(max(0.0, np.floor(min(lowest, 99.0))), 100)
     panels[0].set_ylabel("Accuracy (%)")
     panels[1].annotate(
@@ -118,7 +119,9 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
     for place, model in enumerate(models):
         x, y, (low, high) = model.metrics["parameters"], model.metrics["test_accuracy"], model.interval
         colour, marker, _ = model_style(model.name)
-        axes.errorbar(x, y, [[y - low], [high - y]], color=colour, marker=marker, markersize=9, capsize=4)
+        axes.errorbar(
+            x, y, [[max(0, y - low)], [max(0, high - y)]], color=colour, marker=marker, markersize=9, capsize=4
+        )
         side = -1 if any(_is_beside(model, other) for other in models[place + 1 :]) else 1
         axes.annotate(
             f"{model.name}\n{y:.2f} %",

