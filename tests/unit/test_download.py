@@ -239,28 +239,32 @@ def test_a_file_gone_wrong_is_told_in_a_line_and_comes_from_the_next_source(
     assert stored(tmp_path) == FILES
 
 
+NO_ADDRESS = "not an address; allowed are http://…, https://… and file:///…; trying the next source"
+
+
 @pytest.mark.parametrize(
-    "address",
+    ("address", "fault"),
     [
-        "ftp://127.0.0.1/mnist/",
-        "mirror",
-        "/data/mnist",
-        "127.0.0.1/mnist",
-        "http:///mnist",
-        "http://127.0.0.1:port/",
-        "http://two words/",
-        "http://[::1/",
-        "file:///nowhere/at/all",
+        ("ftp://127.0.0.1/mnist/", f": {NO_ADDRESS}"),
+        ("data:text/plain,", f": {NO_ADDRESS}"),
+        ("mirror", f": {NO_ADDRESS}"),
+        ("/data/mnist", f": {NO_ADDRESS}"),
+        ("127.0.0.1/mnist", f": {NO_ADDRESS}"),
+        ("http:///mnist", f"/{NAMES[0]}.gz: unreachable ("),
+        ("http://127.0.0.1:port/", f"{NAMES[0]}.gz: unreachable ("),
+        ("http://two words/", f"{NAMES[0]}.gz: unreachable ("),
+        ("http://[::1/", f"{NAMES[0]}.gz: unreachable ("),
+        ("file:///nowhere/at/all", f"/{NAMES[0]}: not there, nor with .gz"),
     ],
 )
 def test_an_address_that_leads_nowhere_is_told_in_a_line_and_the_next_source_is_tried(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, fault: str
 ) -> None:
     good, said = serve(served(*NAMES)), list[str]()
     monkeypatch.setattr(MNIST, "mirrors", [good.address])
     download(tmp_path, address, said.append)
     assert said[::2] == [f"Source: {address} (MNIST_MIRROR)", f"Source: {good.address}"]
-    assert said[1].startswith(address)
+    assert said[1].startswith(f"{address}{fault}")
     assert "\n" not in said[1]
     assert stored(tmp_path) == FILES
 

@@ -238,6 +238,7 @@ def test_the_confusion_matrix_is_headed_by_its_mistakes_and_holds_the_counts(
     ("shown", "count", "heading"),
     [
         (4, 4, "4 of 12 test images"),
+        (11, 11, "11 of 12 test images"),
         (12, 12, "all 12 test images"),
         (40, 12, "all 12 test images"),
     ],

@@ -184,9 +184,9 @@ def test_the_weakest_digit_and_what_it_is_taken_for_are_named(mistakes: list[Mis
     assert analysis(measured(mistakes=mistakes), None, TARGETS)[3] == sentence
 
 
-def test_the_weakest_digit_is_that_of_the_smallest_share_and_not_of_the_most_mistakes() -> None:
+def test_the_weakest_digit_is_that_of_the_smallest_share_and_not_of_a_count() -> None:
     model = measured(mistakes=[(4, 9, 20), (1, 7, 10)])
-    model.confusion[1][1] = 90
+    model.confusion[1][1], model.confusion[2][2] = 90, 50
     assert "the digit 1 (90.0 % recognised)" in analysis(model, None, TARGETS)[3]
 
 
