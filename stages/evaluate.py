@@ -22,7 +22,7 @@ def main(
 ) -> None:
     """Measure one trained model; the only stage that looks at the test set."""
     settings = load(params)
-    runtime.prepare(settings.train.threads)
+    compute = runtime.prepare(settings.train)
     network = build(model)
     load_weights(weights, network)
     result = evaluate(
@@ -33,7 +33,7 @@ def main(
         epochs=settings.models[model].epochs,
         batch_size=settings.evaluate.batch_size,
         calibration_bins=settings.evaluate.calibration_bins,
-        device=runtime.resolve_device(settings.train.device),
+        device=compute.device,
     )
     for name, value in result.metrics.items():
         print(f"[INFO] {model} {name}: {value}")

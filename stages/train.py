@@ -22,9 +22,11 @@ def main(params: Path, model: str, train: Path, val: Path, statistics: Path, wei
     """Train one model by its recipe; write the weights of the last epoch and a row an epoch."""
     settings = load(params)
     shared, recipe = settings.train, settings.models[model]
-    runtime.prepare(shared.threads)
-    device = runtime.resolve_device(shared.device)
-    print(f"[INFO] Using device: {device} ({shared.threads} threads, {shared.precision})")
+    compute = runtime.prepare(shared)
+    print(
+        f"[INFO] Using device: {compute.device} ({compute.engine} engine, {compute.threads} threads, "
+        f"{compute.precision})"
+    )
 
     print("[STEP 1/5] Preparing datasets...")
     train_images, val_images, normalisation = load_images(train), load_images(val), load_normalisation(statistics)
@@ -51,8 +53,7 @@ def main(params: Path, model: str, train: Path, val: Path, statistics: Path, wei
         normalisation,
         recipe,
         seed=shared.seed,
-        device=device,
-        precision=shared.precision,
+        compute=compute,
     ):
         records.append(asdict(record))
         seconds = time.monotonic() - started

@@ -43,8 +43,14 @@ class Train(_Section):
 
     seed: Seed
     device: Literal["auto", "cpu", "cuda", "mps"]
+    engine: Literal["native", "torch"]
     precision: Literal["float32", "bfloat16"]
-    threads: Annotated[int, Field(ge=1, le=256)]
+
+    @model_validator(mode="after")
+    def _engine_computes_so(self) -> "Train":
+        if self.engine == "native" and self.precision != "float32":
+            raise ValueError(f"precision: {self.precision!r} needs engine: torch; engine: native computes in float32")
+        return self
 
 
 class Augmentation(_Section):
@@ -65,6 +71,7 @@ class Recipe(_Section):
     warmup_share: Share
     momentum: Share
     weight_decay: Share
+    weight_average: Share
     dropout: Share
     augmentation: Augmentation
 

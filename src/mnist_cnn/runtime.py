@@ -2,23 +2,43 @@
 
 import ctypes
 import os
+from typing import NamedTuple
 
 import torch
 
 from mnist_cnn.errors import InputError
+from mnist_cnn.params import Train
 
 
-def prepare(threads: int) -> None:
-    """Make this process compute deterministically, on ``threads`` processor threads, with memory kept.
+class Compute(NamedTuple):
+    """Where and how a training run computes.
 
-    Results depend on the number of threads, because sums are split among them: it is a setting and not
-    taken from the machine. Call once, before the first large tensor.
+    ``threads`` is for the native engine alone, whose results do not depend on it.
     """
-    torch.set_num_threads(threads)
+
+    device: torch.device
+    engine: str = "torch"
+    precision: str = "float32"
+    threads: int = 1
+
+
+def prepare(train: Train) -> Compute:
+    """Make this process compute deterministically, with its memory kept; call once, before the first large tensor.
+
+    PyTorch is held to one thread, because it splits its sums among threads and would round differently on another
+    machine. The native engine gets the number that PyTorch would have used: ``OMP_NUM_THREADS``, or all cores.
+
+    Raises:
+        InputError: the machine does not have the device.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     # cuBLAS computes deterministically only with a workspace of fixed size; it must be set before first use.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     keep_freed_memory()
+    device = resolve_device(train.device)
+    return Compute(device, train.engine if device.type == "cpu" else "torch", train.precision, threads)
 
 
 def keep_freed_memory() -> None:

@@ -1,18 +1,21 @@
 """One model, one recipe: ``fit`` trains a network in place and tells of each epoch as it ends."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from mnist_cnn import metrics
 from mnist_cnn.augmentation import augment
 from mnist_cnn.data import Images, Normalisation, intensities
+from mnist_cnn.native.network import NativeNetwork
 from mnist_cnn.params import Recipe
+from mnist_cnn.runtime import Compute
 
 # A bar that is redrawn more often costs a device its queue of work, and nobody reads faster.
 _STEPS_A_REFRESH = 20
@@ -24,7 +27,8 @@ class Epoch:
     """What is known when an epoch ends: losses in nats, accuracies in percent.
 
     ``train_loss`` and ``train_accuracy`` are averages over the epoch's own batches, as they were trained on
-    (augmented, with dropout, the weights still changing); ``val_*`` are of the weights at its end.
+    (augmented, with dropout, the weights still changing); ``val_*`` are of the weights at its end, averaged
+    where the recipe averages.
     """
 
     epoch: int
@@ -60,23 +64,28 @@ def fit(
     recipe: Recipe,
     *,
     seed: int,
-    device: torch.device,
-    precision: str,
+    compute: Compute,
 ) -> Iterator[Epoch]:
     """Train ``network`` in place; yields at the end of each epoch, and the run ends with the iteration.
 
     The order of the images and their augmentation come from ``seed``; dropout draws from PyTorch's global
-    generator, which the caller seeds. The same seeds, threads and machine give the same weights, bit for bit.
+    generator, which the caller seeds. The same seeds and machine give the same weights, bit for bit.
+
+    Where the recipe has a ``weight_average``, an exponential moving average of the weights, and of batch norm's
+    statistics, is kept from step to step, decaying by that factor; the run delivers it in place of the last
+    step's weights. At a constant learning rate it does what a falling one does: the noise of single steps goes.
 
     Args:
-        network: on the CPU or on ``device``; left on ``device``, in training mode.
+        network: on the CPU or on the device; left on the device, in training mode, with the weights delivered.
         train, val: on any device; ``val`` is looked at, never trained on.
-        precision: ``bfloat16`` computes the forward and backward pass under autocast; weights stay float32.
+
+    Source: "Acceleration of Stochastic Approximation by Averaging", 1992, https://doi.org/10.1137/0330046
     """
+    device = compute.device
     generator = Generator().manual_seed(seed)
     train = train.to(device)
-    # Channels last is what the processor's bfloat16 kernels want; by measurement the fastest or equal here.
-    network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    network.to(device).train()
+    forward = forward_pass(network, recipe.batch_size, compute)
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=recipe.max_lr,
@@ -84,6 +93,10 @@ def fit(
         weight_decay=recipe.weight_decay,
         nesterov=recipe.momentum > 0,
     )
+    average = None
+    if recipe.weight_average:
+        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.weight_average), use_buffers=True)
+    delivered = average.module if average else network
     images = len(train.labels)
     steps_an_epoch = math.ceil(images / recipe.batch_size)
     steps = recipe.epochs * steps_an_epoch
@@ -96,14 +109,16 @@ def fit(
                 rate = learning_rate(recipe, epoch * steps_an_epoch + position, steps)
                 batch = train.take(indices)
                 inputs = normalisation(augment(intensities(batch.pixels), recipe.augmentation, generator))
-                totals += train_step(network, optimizer, inputs, batch.labels, rate, precision)
+                totals += train_step(forward, optimizer, inputs, batch.labels, rate)
+                if average:
+                    average.update_parameters(network)
                 if not bar.disable and ((position + 1) % _STEPS_A_REFRESH == 0 or position + 1 == steps_an_epoch):
                     seen = min((position + 1) * recipe.batch_size, images)
                     summed_loss, correct = totals.tolist()
                     bar.set_postfix_str(f"loss={summed_loss / seen:.3f}, accuracy={100 * correct / seen:.2f}%", False)
                     bar.update(position + 1 - bar.n)
         summed_loss, correct = totals.tolist()
-        checked = metrics.predict(network, val, normalisation, _VAL_BATCH, device)
+        checked = metrics.predict(delivered, val, normalisation, _VAL_BATCH, device)
         yield Epoch(
             epoch=epoch + 1,
             learning_rate=rate,
@@ -112,10 +127,30 @@ def fit(
             val_loss=metrics.loss(checked),
             val_accuracy=metrics.accuracy(checked),
         )
+    network.load_state_dict(delivered.state_dict())
+
+
+def forward_pass(network: nn.Module, batch_size: int, compute: Compute) -> Callable[[Tensor], Tensor]:
+    """From images ``(N, 1, 28, 28)`` to scores ``(N, 10)`` float32, differentiable, as ``compute`` says.
+
+    Under ``bfloat16`` PyTorch computes the forward and backward pass with autocast; weights stay float32.
+    """
+    if compute.engine == "native":
+        assert isinstance(network, nn.Sequential)
+        return NativeNetwork(network, (1, 28, 28), batch_size, compute.threads)
+    # Channels last is what the processor's bfloat16 kernels want; elsewhere it is the fastest or equal.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(inputs: Tensor) -> Tensor:
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=compute.precision == "bfloat16"):
+            scores: Tensor = network(inputs.contiguous(memory_format=torch.channels_last))
+        return scores.float()
+
+    return forward
 
 
 def train_step(
-    network: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, rate: float, precision: str
+    forward: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, rate: float
 ) -> Tensor:
     """One step of gradient descent at a learning rate.
 
@@ -123,9 +158,7 @@ def train_step(
     """
     for group in optimizer.param_groups:
         group["lr"] = rate
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        scores = network(inputs.contiguous(memory_format=torch.channels_last))
-    scores = scores.float()
+    scores = forward(inputs)
     loss = F.cross_entropy(scores, labels)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

@@ -170,7 +170,7 @@ def test_dvc_plots_show_writes_a_page(project: Project) -> None:
     [
         ("models.model_3", {"max_lr": -1.0}, "models.model_3.max_lr: -1.0 is not allowed"),
         ("models.model_3", {"max_lrr": 0.1}, "models.model_3.max_lrr: unknown setting"),
-        ("train", {"threads": "two"}, "train.threads: 'two' is not allowed"),
+        ("train", {"engine": "two"}, "train.engine: 'two' is not allowed"),
         ("split", {"method": "best"}, "split.method: 'best' is not allowed"),
         ("", {"model": "model_9"}, "model: 'model_9' is not allowed; allowed: model_1, model_3, model_5"),
     ],

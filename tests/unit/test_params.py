@@ -76,7 +76,6 @@ def test_the_repositorys_own_settings_are_valid() -> None:
         ("split.seed", "0", "integer"),
         ("split.method", 1, "'last', 'random' or 'stratified'"),
         ("train.seed", 1.5, "integer"),
-        ("train.threads", None, "integer"),
         ("train.precision", True, "'float32' or 'bfloat16'"),
         ("models", ["model_5"], "dictionary"),
         ("models.model_3", None, "dictionary"),
@@ -98,6 +97,7 @@ def test_the_repositorys_own_settings_are_valid() -> None:
         # Values that are not among those allowed.
         ("split.method", "best", "'last', 'random' or 'stratified'"),
         ("train.device", "gpu", "'auto', 'cpu', 'cuda' or 'mps'"),
+        ("train.engine", "fast", "'native' or 'torch'"),
         ("train.precision", "float16", "'float32' or 'bfloat16'"),
         ("models.model_3.schedule", "cosine", "'constant' or 'one_cycle'"),
         ("model", "model_9", "model_1, model_2, model_3, model_4, model_5"),
@@ -109,8 +109,6 @@ def test_the_repositorys_own_settings_are_valid() -> None:
         ("split.seed", 2**32, "less than 4294967296"),
         ("train.seed", -1, "greater than or equal to 0"),
         ("train.seed", 2**32, "less than 4294967296"),
-        ("train.threads", 0, "greater than or equal to 1"),
-        ("train.threads", 257, "less than or equal to 256"),
         ("models.model_3.epochs", 0, "greater than or equal to 1"),
         ("models.model_3.epochs", 1001, "less than or equal to 1000"),
         ("models.model_3.batch_size", 1, "greater than or equal to 2"),
@@ -123,6 +121,8 @@ def test_the_repositorys_own_settings_are_valid() -> None:
         ("models.model_3.momentum", 1.0, "less than 1"),
         ("models.model_3.weight_decay", -0.0001, "greater than or equal to 0"),
         ("models.model_3.weight_decay", 1.0, "less than 1"),
+        ("models.model_3.weight_average", -0.1, "greater than or equal to 0"),
+        ("models.model_3.weight_average", 1.0, "less than 1"),
         ("models.model_3.dropout", -0.1, "greater than or equal to 0"),
         ("models.model_3.dropout", 1.0, "less than 1"),
         ("models.model_3.augmentation.rotation_deg", -1.0, "greater than or equal to 0"),
@@ -166,7 +166,6 @@ def test_a_wrong_value_is_refused_by_its_path(
     [
         ("split.train", 1),
         ("split.seed", 2**32 - 1),
-        ("train.threads", 256),
         ("models.model_3.epochs", 1000),
         ("models.model_3.batch_size", 60_000),
         ("models.model_3.max_lr", 10),
@@ -189,12 +188,21 @@ def test_bounds_are_allowed_themselves(document: dict[str, Any], file: Path, set
     assert settings == value
 
 
+def test_the_kernels_compute_in_float32_and_nothing_else(document: dict[str, Any], file: Path) -> None:
+    change(document, "train.precision", "bfloat16", file)
+    told = "train: precision: 'bfloat16' needs engine: torch; engine: native computes in float32"
+    assert fault_of(file) == told
+    document["train"]["engine"] = "torch"
+    change(document, "train.precision", "bfloat16", file)
+    assert load(file).train.precision == "bfloat16"
+
+
 @pytest.mark.parametrize(
     ("section", "section_allows"),
     [
         ("", ["model", "split", "train", "models", "evaluate", "targets", "report"]),
         ("split.", ["method", "train", "val", "seed"]),
-        ("train.", ["seed", "device", "precision", "threads"]),
+        ("train.", ["seed", "device", "engine", "precision"]),
         ("models.model_3.", list(DOCUMENT["models"]["model_3"])),
         ("models.model_3.augmentation.", ["rotation_deg", "shift_px", "scale_percent"]),
         ("evaluate.", ["batch_size", "calibration_bins"]),

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from mnist_cnn.errors import InputError
-from mnist_cnn.runtime import keep_freed_memory, prepare, resolve_device
+from mnist_cnn.params import Train
+from mnist_cnn.runtime import Compute, keep_freed_memory, prepare, resolve_device
+
+TRAIN = Train(seed=1, device="cpu", engine="native", precision="float32")
 
 # In order: M_MMAP_MAX to none, M_TRIM_THRESHOLD and M_TOP_PAD to much.
 OPTIONS = [(-4, 0), (-1, 2**31 - 1), (-2, 2**29)]
@@ -72,23 +75,34 @@ def test_an_absent_device_is_refused_and_those_there_are_named(
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_prepare_sets_threads_determinism_and_the_allocator(options_set: list[tuple[int, int]], threads: int) -> None:
-    torch.set_num_threads(3 - threads)
+def test_prepare_sets_determinism_and_the_allocator_and_leaves_the_threads_to_the_kernels(
+    options_set: list[tuple[int, int]], threads: int
+) -> None:
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
-    prepare(threads)
-    assert torch.get_num_threads() == threads
+    assert prepare(TRAIN) == Compute(torch.device("cpu"), "native", "float32", threads)
+    assert torch.get_num_threads() == 1
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.is_deterministic_algorithms_warn_only_enabled()
     assert options_set == OPTIONS
 
 
+@pytest.mark.parametrize(("device", "engine"), [("cuda", "torch"), ("cpu", "native")])
+def test_the_kernels_are_for_the_processor(
+    monkeypatch: pytest.MonkeyPatch, options_set: list[tuple[int, int]], device: str, engine: str
+) -> None:
+    machine_with(monkeypatch, cuda=device == "cuda", mps=False)
+    compute = prepare(TRAIN.model_copy(update={"device": "auto"}))
+    assert (compute.device.type, compute.engine) == (device, engine)
+
+
 def test_prepare_gives_cublas_a_workspace_of_fixed_size_unless_the_user_did(
     monkeypatch: pytest.MonkeyPatch, options_set: list[tuple[int, int]]
 ) -> None:
-    prepare(1)
+    prepare(TRAIN)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
-    prepare(1)
+    prepare(TRAIN)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 

@@ -15,7 +15,8 @@ from mnist_cnn import metrics
 from mnist_cnn.data import Images, Normalisation
 from mnist_cnn.models import build
 from mnist_cnn.params import Augmentation, Recipe
-from mnist_cnn.training import Epoch, fit, learning_rate, train_step
+from mnist_cnn.runtime import Compute
+from mnist_cnn.training import Epoch, fit, forward_pass, learning_rate, train_step
 
 CPU = torch.device("cpu")
 NORMALISATION = Normalisation(0.5, 0.3)
@@ -27,6 +28,7 @@ RECIPE = Recipe(
     warmup_share=0,
     momentum=0.9,
     weight_decay=0.0001,
+    weight_average=0.0,
     dropout=0.1,
     augmentation=Augmentation(rotation_deg=0, shift_px=0, scale_percent=0),
 )
@@ -53,10 +55,11 @@ def trained(
     normalisation: Normalisation = NORMALISATION,
     seed: int = 1,
     precision: str = "float32",
+    engine: str = "torch",
 ) -> list[Epoch]:
     train, val = train or digits(64), val or digits(10, seed=1)
     torch.manual_seed(5)
-    return list(fit(network, train, val, normalisation, recipe, seed=seed, device=CPU, precision=precision))
+    return list(fit(network, train, val, normalisation, recipe, seed=seed, compute=Compute(CPU, engine, precision)))
 
 
 def model_5(seed: int = 1) -> nn.Module:
@@ -95,21 +98,27 @@ def seen_by(recorder: Recorder) -> list[list[int]]:
     return [(inputs[:, 0, 14, 14] * 255).round().int().tolist() for inputs in recorder.seen]
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_one_batch_overfits(precision: str) -> None:
+WAYS = pytest.mark.parametrize(
+    ("engine", "precision"), [("native", "float32"), ("torch", "float32"), ("torch", "bfloat16")]
+)
+
+
+@WAYS
+def test_one_batch_overfits(engine: str, precision: str) -> None:
     torch.manual_seed(1)
     recipe = RECIPE.model_copy(update={"epochs": 40, "batch_size": 64, "weight_decay": 0.0})
-    history = trained(build("model_5", 0.0), recipe, train=digits(64), val=digits(1), precision=precision)
+    network = build("model_5", 0.0)
+    history = trained(network, recipe, train=digits(64), val=digits(1), precision=precision, engine=engine)
     assert history[0].train_loss > 2
     assert history[-1].train_loss < 0.5
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_same_seeds_give_the_same_weights_byte_for_byte_and_others_do_not(precision: str) -> None:
-    recipe = RECIPE.model_copy(update={"augmentation": AUGMENTATION})
+@WAYS
+def test_the_same_seeds_give_the_same_weights_byte_for_byte_and_others_do_not(engine: str, precision: str) -> None:
+    recipe = RECIPE.model_copy(update={"augmentation": AUGMENTATION, "weight_average": 0.5})
     networks = [model_5(), model_5(), model_5(), model_5(seed=2)]
     histories = [
-        trained(network, recipe, seed=seed, precision=precision)
+        trained(network, recipe, seed=seed, precision=precision, engine=engine)
         for network, seed in zip(networks, (1, 1, 2, 1), strict=True)
     ]
     first, again, other_order, other_start = (content(network.state_dict().values()) for network in networks)
@@ -161,7 +170,7 @@ def test_the_history_counts_epochs_and_tells_the_rate_of_their_last_step() -> No
 def test_epochs_are_told_of_as_they_end() -> None:
     recorder = Recorder()
     recipe = RECIPE.model_copy(update={"epochs": 2})
-    run = fit(recorder, digits(64), digits(1), NORMALISATION, recipe, seed=1, device=CPU, precision="float32")
+    run = fit(recorder, digits(64), digits(1), NORMALISATION, recipe, seed=1, compute=Compute(CPU))
     assert len(recorder.seen) == 0
     next(run)
     assert len(recorder.seen) == 2
@@ -187,9 +196,7 @@ def test_the_order_of_the_images_comes_from_the_seed_alone() -> None:
     for seed, global_seed in ((1, 1), (1, 2), (2, 1)):
         recorder = Recorder()
         torch.manual_seed(global_seed)
-        run = fit(
-            recorder, numbered(70), digits(1), Normalisation(0, 1), RECIPE, seed=seed, device=CPU, precision="float32"
-        )
+        run = fit(recorder, numbered(70), digits(1), Normalisation(0, 1), RECIPE, seed=seed, compute=Compute(CPU))
         list(run)
         orders.append(seen_by(recorder))
     assert orders[0] == orders[1]
@@ -240,6 +247,31 @@ def test_precision_is_that_of_training_while_weights_and_validation_are_float32(
     assert recorder.layer.weight.dtype == torch.float32
 
 
+def test_engines_agree() -> None:
+    recipe = RECIPE.model_copy(update={"max_lr": 0.001, "epochs": 2, "augmentation": AUGMENTATION})
+    histories = []
+    for engine in ("native", "torch"):
+        torch.manual_seed(1)
+        histories.append(trained(build("model_5", 0.0), recipe, train=digits(70), engine=engine))
+    for mine, theirs in zip(*histories, strict=True):
+        assert mine.train_loss == pytest.approx(theirs.train_loss, rel=1e-4)
+        assert mine.val_loss == pytest.approx(theirs.val_loss, rel=0.01)
+
+
+def test_the_weights_delivered_are_the_average_where_the_recipe_averages() -> None:
+    images, val, recipe = digits(10), digits(10, seed=1), RECIPE.model_copy(update={"epochs": 3})
+    plain, averaged = Recorder(), Recorder()
+    averaged.load_state_dict(plain.state_dict())
+    steps = []
+    for _ in fit(plain, images, val, NORMALISATION, recipe, seed=1, compute=Compute(CPU)):
+        steps.append(plain.layer.weight.detach().clone())
+    recipe = recipe.model_copy(update={"weight_average": 0.75})
+    history = trained(averaged, recipe, train=images, val=val)
+    expected = 0.75 * (0.75 * steps[0] + 0.25 * steps[1]) + 0.25 * steps[2]
+    torch.testing.assert_close(averaged.layer.weight.detach(), expected)
+    assert history[-1].val_loss == metrics.loss(metrics.predict(averaged, val, NORMALISATION, 1000, CPU))
+
+
 def test_precisions_agree_roughly() -> None:
     [fine], [coarse] = (trained(model_5(), precision=precision) for precision in ("float32", "bfloat16"))
     assert fine != coarse
@@ -256,7 +288,8 @@ def test_a_step_goes_down_the_gradient_of_the_mean_loss_at_its_rate() -> None:
     [gradient] = torch.autograd.grad(loss, [weight])
     # What is left of an earlier step does not count, nor does the rate that the optimizer was made with.
     weight.grad = torch.ones_like(weight)
-    totals = train_step(network, torch.optim.SGD(network.parameters(), lr=9), inputs, labels, 0.25, "float32")
+    forward = forward_pass(network, 6, Compute(CPU))
+    totals = train_step(forward, torch.optim.SGD(network.parameters(), lr=9), inputs, labels, 0.25)
     torch.testing.assert_close(weight.detach(), start - 0.25 * gradient)
     assert totals.dtype == torch.float64
     assert totals.tolist() == pytest.approx([6 * loss.item(), (scores.argmax(1) == labels).sum().item()])
