@@ -33,7 +33,7 @@ def main(
         epochs=settings.models[model].epochs,
         batch_size=settings.evaluate.batch_size,
         calibration_bins=settings.evaluate.calibration_bins,
-        device=compute.device,
+        compute=compute,
     )
     for name, value in result.metrics.items():
         print(f"[INFO] {model} {name}: {value}")

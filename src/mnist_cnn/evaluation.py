@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from mnist_cnn import metrics
 from mnist_cnn.data import Images, Normalisation
 from mnist_cnn.describe import parameter_count
+from mnist_cnn.engine import Compute, evaluation_pass
 from mnist_cnn.metrics import Predictions
 from mnist_cnn.params import Targets
 
@@ -39,16 +39,17 @@ def evaluate(
     epochs: int,
     batch_size: int,
     calibration_bins: int,
-    device: torch.device,
+    compute: Compute,
 ) -> Evaluation:
     """Measure ``network``, which was trained for ``epochs``, on the parts ``train``, ``val`` and ``test``.
 
     Accuracies, gap, calibration error and recall are in percent or points, rounded to 4 decimals, the loss in
     nats to 6: more would be noise. The gap is training less test accuracy.
     """
-    network.to(device)
+    evaluated = evaluation_pass(network.to(compute.device), batch_size, compute)
     predictions = {
-        name: metrics.predict(network, images, normalisation, batch_size, device) for name, images in parts.items()
+        name: metrics.predict(evaluated, images, normalisation, batch_size, compute.device)
+        for name, images in parts.items()
     }
     accuracy = {name: metrics.accuracy(predicted) for name, predicted in predictions.items()}
     counts = metrics.confusion(predictions["test"])

@@ -1,10 +1,11 @@
 """What a network makes of images, and how good that is. Accuracies and rates are in percent."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mnist_cnn.data import CLASSES, Images, Normalisation, intensities
@@ -17,23 +18,22 @@ class Predictions(NamedTuple):
     labels: Tensor
 
 
-@torch.inference_mode()
 def predict(
-    network: nn.Module, images: Images, normalisation: Normalisation, batch_size: int, device: torch.device
+    evaluated: Callable[[Tensor], Tensor],
+    images: Images,
+    normalisation: Normalisation,
+    batch_size: int,
+    device: torch.device,
 ) -> Predictions:
-    """The network's scores in evaluation mode, without augmentation, in float32.
+    """The scores of images, without augmentation.
 
-    The network's mode is put back afterwards; its weights and buffers are not touched.
+    Args:
+        evaluated: from normalised images ``(N, 1, 28, 28)`` float32 on ``device`` to scores ``(N, 10)`` float32;
+            see ``engine.evaluation_pass``.
     """
-    was_training = network.training
-    network.eval()
-    try:
-        scores = [
-            network(normalisation(intensities(batch.pixels.to(device)))).float().cpu()
-            for batch in images.batches(batch_size)
-        ]
-    finally:
-        network.train(was_training)
+    scores = [
+        evaluated(normalisation(intensities(batch.pixels.to(device)))).cpu() for batch in images.batches(batch_size)
+    ]
     return Predictions(torch.cat(scores), images.labels.cpu())
 
 

@@ -2,24 +2,12 @@
 
 import ctypes
 import os
-from typing import NamedTuple
 
 import torch
 
+from mnist_cnn.engine import Compute
 from mnist_cnn.errors import InputError
 from mnist_cnn.params import Train
-
-
-class Compute(NamedTuple):
-    """Where and how a training run computes.
-
-    ``threads`` is for the native engine alone, whose results do not depend on it.
-    """
-
-    device: torch.device
-    engine: str = "torch"
-    precision: str = "float32"
-    threads: int = 1
 
 
 def prepare(train: Train) -> Compute:

@@ -1,7 +1,7 @@
 """One model, one recipe: ``fit`` trains a network in place and tells of each epoch as it ends."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,13 +13,11 @@ from tqdm import tqdm
 from mnist_cnn import metrics
 from mnist_cnn.augmentation import augment
 from mnist_cnn.data import Images, Normalisation, intensities
-from mnist_cnn.native.network import NativeNetwork
+from mnist_cnn.engine import Compute, Forward, evaluation_pass, training_pass
 from mnist_cnn.params import Recipe
-from mnist_cnn.runtime import Compute
 
 # A bar that is redrawn more often costs a device its queue of work, and nobody reads faster.
 _STEPS_A_REFRESH = 20
-_VAL_BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -85,18 +83,20 @@ def fit(
     generator = Generator().manual_seed(seed)
     train = train.to(device)
     network.to(device).train()
-    forward = forward_pass(network, recipe.batch_size, compute)
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=recipe.max_lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.momentum > 0,
+        fused=True,
     )
     average = None
     if recipe.weight_average:
         average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.weight_average), use_buffers=True)
     delivered = average.module if average else network
+    forward = training_pass(network, recipe.batch_size, compute)
+    evaluated = evaluation_pass(delivered, recipe.batch_size, compute)
     images = len(train.labels)
     steps_an_epoch = math.ceil(images / recipe.batch_size)
     steps = recipe.epochs * steps_an_epoch
@@ -118,7 +118,7 @@ def fit(
                     bar.set_postfix_str(f"loss={summed_loss / seen:.3f}, accuracy={100 * correct / seen:.2f}%", False)
                     bar.update(position + 1 - bar.n)
         summed_loss, correct = totals.tolist()
-        checked = metrics.predict(delivered, val, normalisation, _VAL_BATCH, device)
+        checked = metrics.predict(evaluated, val, normalisation, recipe.batch_size, device)
         yield Epoch(
             epoch=epoch + 1,
             learning_rate=rate,
@@ -130,27 +130,8 @@ def fit(
     network.load_state_dict(delivered.state_dict())
 
 
-def forward_pass(network: nn.Module, batch_size: int, compute: Compute) -> Callable[[Tensor], Tensor]:
-    """From images ``(N, 1, 28, 28)`` to scores ``(N, 10)`` float32, differentiable, as ``compute`` says.
-
-    Under ``bfloat16`` PyTorch computes the forward and backward pass with autocast; weights stay float32.
-    """
-    if compute.engine == "native":
-        assert isinstance(network, nn.Sequential)
-        return NativeNetwork(network, (1, 28, 28), batch_size, compute.threads)
-    # Channels last is what the processor's bfloat16 kernels want; elsewhere it is the fastest or equal.
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def forward(inputs: Tensor) -> Tensor:
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=compute.precision == "bfloat16"):
-            scores: Tensor = network(inputs.contiguous(memory_format=torch.channels_last))
-        return scores.float()
-
-    return forward
-
-
 def train_step(
-    forward: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, rate: float
+    forward: Forward, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, rate: float
 ) -> Tensor:
     """One step of gradient descent at a learning rate.
 

@@ -59,6 +59,14 @@ def test_a_stage_lists_every_module_it_loads_and_no_other(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_compiles_the_kernels_lists_their_source(stage: str) -> None:
+    deps = set(definition(stage)["deps"])
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "src").rglob("*.c")}
+    assert sources
+    assert (deps >= sources) == ("src/mnist_cnn/native/build.py" in deps)
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_declares_every_setting_it_reads_and_no_other(stage: str) -> None:
     declared = {name.split(".")[0] for name in definition(stage).get("params", [])}
     tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mnist_cnn.data import Images, Normalisation
+from mnist_cnn.engine import Compute
 from mnist_cnn.evaluation import Evaluation, Misread, evaluate
 from mnist_cnn.params import Targets
 
@@ -51,7 +52,7 @@ def evaluated(
         epochs=15,
         batch_size=batch_size,
         calibration_bins=4,
-        device=torch.device("cpu"),
+        compute=Compute(torch.device("cpu")),
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mnist_cnn import metrics
 from mnist_cnn.data import Images, Normalisation
+from mnist_cnn.engine import Compute, evaluation_pass
 from mnist_cnn.metrics import Predictions, wilson_interval
 from mnist_cnn.models import build
 
@@ -150,26 +151,32 @@ def test_the_interval_widens_with_the_quantile() -> None:
     assert surer_low < low < high < surer_high
 
 
+ENGINES = pytest.mark.parametrize("compute", [Compute(CPU), Compute(CPU, "native")], ids=["torch", "native"])
+
+
+@ENGINES
 @pytest.mark.parametrize("training", [True, False])
-def test_predicting_changes_nothing(training: bool) -> None:
+def test_predicting_changes_nothing(training: bool, compute: Compute) -> None:
     network, images = build("model_5", 0.5).train(training), digits(50)
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     random = torch.get_rng_state()
-    metrics.predict(network, images, NORMALISATION, 20, CPU)
+    metrics.predict(evaluation_pass(network, 20, compute), images, NORMALISATION, 20, CPU)
     assert all(module.training is training for module in network.modules())
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
     assert torch.equal(torch.get_rng_state(), random)
 
 
-def test_predictions_do_not_depend_on_the_batch_size_and_keep_the_order() -> None:
+@ENGINES
+def test_predictions_do_not_depend_on_the_batch_size_and_keep_the_order(compute: Compute) -> None:
     network, images = build("model_5", 0.5), digits(20)
+    network(torch.randn(100, 1, 28, 28))  # Running statistics that are not what they began with.
     inputs = (images.pixels.unsqueeze(1) / 255 - 0.13) / 0.31
     with torch.no_grad():
         expected = network.eval()(inputs)
     network.train()
     for size in (1, 7, 20, 1000):
-        scores, labels = metrics.predict(network, images, NORMALISATION, size, CPU)
+        scores, labels = metrics.predict(evaluation_pass(network, size, compute), images, NORMALISATION, size, CPU)
         assert scores.dtype == torch.float32
         assert torch.equal(labels, images.labels)
         torch.testing.assert_close(scores, expected)
@@ -182,5 +189,5 @@ def test_the_mode_is_put_back_when_predicting_fails() -> None:
 
     network = Failing().train()
     with pytest.raises(RuntimeError, match="no scores"):
-        metrics.predict(network, digits(1), NORMALISATION, 1, CPU)
+        metrics.predict(evaluation_pass(network, 1, Compute(CPU)), digits(1), NORMALISATION, 1, CPU)
     assert network.training

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from mnist_cnn import metrics
 from mnist_cnn.data import Images, Normalisation
+from mnist_cnn.engine import Compute, evaluation_pass, training_pass
 from mnist_cnn.models import build
 from mnist_cnn.params import Augmentation, Recipe
-from mnist_cnn.runtime import Compute
-from mnist_cnn.training import Epoch, fit, forward_pass, learning_rate, train_step
+from mnist_cnn.training import Epoch, fit, learning_rate, train_step
 
 CPU = torch.device("cpu")
 NORMALISATION = Normalisation(0.5, 0.3)
@@ -145,7 +145,7 @@ def test_validation_figures_are_those_of_the_weights_at_the_end() -> None:
     network, val = model_5(), digits(33, seed=2)
     [epoch] = trained(network, val=val)
     assert network.training
-    predictions = metrics.predict(network, val, NORMALISATION, 1000, CPU)
+    predictions = metrics.predict(evaluation_pass(network, 32, Compute(CPU)), val, NORMALISATION, 32, CPU)
     assert (epoch.val_loss, epoch.val_accuracy) == (metrics.loss(predictions), metrics.accuracy(predictions))
 
 
@@ -269,7 +269,8 @@ def test_the_weights_delivered_are_the_average_where_the_recipe_averages() -> No
     history = trained(averaged, recipe, train=images, val=val)
     expected = 0.75 * (0.75 * steps[0] + 0.25 * steps[1]) + 0.25 * steps[2]
     torch.testing.assert_close(averaged.layer.weight.detach(), expected)
-    assert history[-1].val_loss == metrics.loss(metrics.predict(averaged, val, NORMALISATION, 1000, CPU))
+    predictions = metrics.predict(evaluation_pass(averaged, 10, Compute(CPU)), val, NORMALISATION, 10, CPU)
+    assert history[-1].val_loss == metrics.loss(predictions)
 
 
 def test_precisions_agree_roughly() -> None:
@@ -288,7 +289,7 @@ def test_a_step_goes_down_the_gradient_of_the_mean_loss_at_its_rate() -> None:
     [gradient] = torch.autograd.grad(loss, [weight])
     # What is left of an earlier step does not count, nor does the rate that the optimizer was made with.
     weight.grad = torch.ones_like(weight)
-    forward = forward_pass(network, 6, Compute(CPU))
+    forward = training_pass(network, 6, Compute(CPU))
     totals = train_step(forward, torch.optim.SGD(network.parameters(), lr=9), inputs, labels, 0.25)
     torch.testing.assert_close(weight.detach(), start - 0.25 * gradient)
     assert totals.dtype == torch.float64

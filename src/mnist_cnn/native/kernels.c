@@ -276,7 +276,7 @@ INLINE void activate_group_backward(const int relu, const int drop, const Block 
         vec g = gradient;                                                                                          \
         dy[(row) * dy_width + (column)] = g;                                                                       \
         sum += g;                                                                                                  \
-        product += g * (y[(row) * width + (column)] - mean);                                                                     \
+        product += g * (y[(row) * width + (column)] - mean);                                                       \
     }
         if (block->pool == POOL_MAX) {
             /* An odd last row or column is in no window. */
@@ -316,19 +316,23 @@ INLINE void activate_group_backward(const int relu, const int drop, const Block 
     }
 }
 
-#define BY_KIND(function, block, group)                                                                            \
+#define BY_KIND(function, drop, block, group)                                                                      \
     if (block->relu)                                                                                               \
-        if (block->drop_below)                                                                                     \
+        if (drop)                                                                                                  \
             function(1, 1, block, group);                                                                          \
         else                                                                                                       \
             function(1, 0, block, group);                                                                          \
-    else if (block->drop_below)                                                                                    \
+    else if (drop)                                                                                                 \
         function(0, 1, block, group);                                                                              \
     else                                                                                                           \
         function(0, 0, block, group);
 
-static void activate_any(const Block *block, int group) { BY_KIND(activate_group, block, group) }
-static void activate_any_backward(const Block *block, int group) { BY_KIND(activate_group_backward, block, group) }
+static void activate_any(const Block *block, int training, int group) {
+    BY_KIND(activate_group, block->drop_below && training, block, group)
+}
+static void activate_any_backward(const Block *block, int group) {
+    BY_KIND(activate_group_backward, block->drop_below, block, group)
+}
 
 static void sum_group(const Block *block, int group, int images) {
     int size = block->height * block->width;
@@ -357,8 +361,9 @@ INLINE void add_groups(const Block *block, int groups, int c, double *first, dou
     }
 }
 
-/* Batch norm, as a multiplication and an addition a channel. */
-static void fold_norm(const Block *block, int groups, int images) {
+/* Batch norm as a multiplication and an addition a channel: by the batch's own statistics, which the running ones
+ * follow, or by the running ones. */
+static void fold_norm(const Block *block, int groups, int images, int training) {
     double count = (double)images * block->height * block->width;
     for (int c = 0; c < block->outputs; c++) {
         float *channel = block->channel + c;
@@ -368,12 +373,16 @@ static void fold_norm(const Block *block, int groups, int images) {
             channel[B * row] = channel[MEAN * row] = 0;
             continue;
         }
-        double sum, square;
-        add_groups(block, groups, c, &sum, &square);
-        double distance = sum / count, variance = fmax(0, square / count - distance * distance);
-        double mean = block->running_mean[c] + distance;
-        block->running_mean[c] += block->momentum * ((float)mean - block->running_mean[c]);
-        block->running_var[c] += block->momentum * ((float)(variance * count / (count - 1)) - block->running_var[c]);
+        double mean = block->running_mean[c], variance = block->running_var[c];
+        if (training) {
+            double distance, square;
+            add_groups(block, groups, c, &distance, &square);
+            distance /= count;
+            mean += distance;
+            variance = fmax(0, square / count - distance * distance);
+            block->running_mean[c] += block->momentum * (float)distance;
+            block->running_var[c] += block->momentum * ((float)(variance * count / (count - 1)) - block->running_var[c]);
+        }
         double inverse = 1 / sqrt(variance + block->epsilon);
         channel[MEAN * row] = mean;
         channel[INVERSE * row] = inverse;
@@ -426,7 +435,8 @@ static void norm_group_backward(const Block *block, int group, int images) {
 
 /* ---- The whole network --------------------------------------------------------------------------------------- */
 
-void forward(const Block *blocks, int count, int images, Barrier *barrier, int thread, int threads) {
+/* In training, or as a trained network is used: running statistics, no dropout. */
+void forward(const Block *blocks, int count, int images, int training, Barrier *barrier, int thread, int threads) {
     int groups = (images + LANES - 1) / LANES;
     int first = part(groups, thread, threads), last = part(groups, thread + 1, threads);
     for (const Block *block = blocks; block < blocks + count; block++) {
@@ -436,15 +446,16 @@ void forward(const Block *blocks, int count, int images, Barrier *barrier, int t
             convolve_any(block->kernel, (const vec *)block->x + (ptrdiff_t)group * block->inputs * x_channel, x_channel,
                          x_row, block->inputs, block->outputs, block->height, block->width, block->weight, block->bias,
                          (vec *)block->y + (ptrdiff_t)group * block->outputs * block->height * block->width);
-            if (block->norm) sum_group(block, group, images);
+            if (block->norm && training) sum_group(block, group, images);
         }
         wait_for_all(barrier, threads);
-        if (thread == 0) fold_norm(block, groups, images);
+        if (thread == 0) fold_norm(block, groups, images, training);
         wait_for_all(barrier, threads);
-        for (int group = first; group < last; group++) activate_any(block, group);
+        for (int group = first; group < last; group++) activate_any(block, training, group);
     }
 }
 
+/* From the gradient of the last block's z to those of all parameters, after a forward pass in training. */
 void backward(const Block *blocks, int count, int images, Barrier *barrier, int thread, int threads) {
     int groups = (images + LANES - 1) / LANES;
     int first = part(groups, thread, threads), last = part(groups, thread + 1, threads);

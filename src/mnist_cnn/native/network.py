@@ -86,15 +86,13 @@ def group_layers(network: Iterable[nn.Module]) -> list[Layers]:
 
 
 class NativeNetwork:
-    """A network's forward pass in training mode, computed by kernels.c: float32, on the processor.
+    """A network computed by kernels.c: float32, on the processor, in training or as it is used afterwards.
 
-    Calling it with images ``(N, C, H, W)`` float32, N up to ``batch_size``, gives scores ``(N, classes)`` float32
-    that PyTorch differentiates with respect to the network's parameters, which stay where they are. Only the
-    latest call can be differentiated, once. Results have the same bits for any number of threads.
-
-    It differs from PyTorch in nothing but rounding and the random numbers of dropout, which come from PyTorch's
-    global generator by way of one 64-bit key a layer and step. A convolution's bias before batch norm gets an
-    exact zero as its gradient, where PyTorch finds nearly that by cancellation.
+    Parameters and buffers stay where they are, and are read at each call; batches hold up to ``batch_size`` images.
+    Results have the same bits for any number of threads. They differ from PyTorch's in nothing but rounding and the
+    random numbers of dropout, which come from PyTorch's global generator by way of one 64-bit key a layer and step.
+    A convolution's bias before batch norm gets an exact zero as its gradient, where PyTorch finds nearly that by
+    cancellation.
 
     Args:
         size: of one image: channels, height, width.
@@ -129,19 +127,29 @@ class NativeNetwork:
         self._scores, self._score_gradients = x, dx
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Scores ``(N, classes)`` of images ``(N, C, H, W)``."""
+        """Scores ``(N, classes)`` of images ``(N, C, H, W)`` in training mode, for PyTorch to differentiate.
+
+        Only the latest call can be differentiated, once.
+        """
         scores: Tensor = _Pass.apply(self, inputs, *self.parameters)
         return scores
 
+    def evaluate(self, inputs: Tensor) -> Tensor:
+        """Scores ``(N, classes)`` of images ``(N, C, H, W)`` in evaluation mode."""
+        return self._forward(inputs, training=False)
+
     def forward(self, inputs: Tensor) -> Tensor:
-        """Scores, without a way back to the parameters."""
-        _spread(inputs.reshape(-1, *self._inputs.shape[1:4]), self._inputs)
+        """Scores in training mode, without a way back to the parameters."""
         for block, layers in zip(self._blocks, self._layers, strict=True):
             if layers.norm is not None and layers.norm.num_batches_tracked is not None:
                 layers.norm.num_batches_tracked.add_(1)
             if block.drop_below:
                 block.key = int(torch.randint(-(1 << 63), (1 << 63) - 1, ())) & ((1 << 64) - 1)
-        self._run(self._kernels.forward, len(inputs))
+        return self._forward(inputs, training=True)
+
+    def _forward(self, inputs: Tensor, training: bool) -> Tensor:
+        _spread(inputs.reshape(-1, *self._inputs.shape[1:4]), self._inputs)
+        self._run(self._kernels.forward, len(inputs), training)
         return self._scores.permute(0, 4, 1, 2, 3).reshape(-1, self._scores.shape[1])[: len(inputs)].clone()
 
     def backward(self, gradient: Tensor) -> list[Tensor]:
@@ -150,8 +158,8 @@ class NativeNetwork:
         self._run(self._kernels.backward, len(gradient))
         return [gradient.clone() for gradient in self._gradients.values()]
 
-    def _run(self, function: Callable[..., object], images: int) -> None:
-        shared = self._blocks, len(self._blocks), images, ctypes.byref(self._barrier)
+    def _run(self, function: Callable[..., object], *numbers: int) -> None:
+        shared = self._blocks, len(self._blocks), *numbers, ctypes.byref(self._barrier)
         others = [self._workers.submit(function, *shared, thread, self._threads) for thread in range(1, self._threads)]
         function(*shared, 0, self._threads)
         for other in others:
