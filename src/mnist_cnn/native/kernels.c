@@ -39,7 +39,7 @@ typedef struct {
     float *running_mean, *running_var;
     float *x, *y, *z, *dz, *dy, *dx;
     float *dweight, *dbias, *dgamma, *dbeta;
-    float *flipped, *channel;
+    float *packed, *channel;
     double *sums;
 } Block;
 
@@ -89,7 +89,7 @@ INLINE double total(vec v) {
 /* ---- Convolution ------------------------------------------------------------------------------------------- */
 
 INLINE void convolve_tile(const int outputs, const int columns, const int kernel, const vec *x, ptrdiff_t x_channel,
-                          ptrdiff_t x_row, int inputs, const float *weight, const float *bias, vec *y,
+                          ptrdiff_t x_row, int inputs, const float *weight, int weight_row, const float *bias, vec *y,
                           ptrdiff_t y_channel) {
     vec sum[TILE_OUTPUTS][TILE_COLUMNS];
     UNROLL for (int o = 0; o < outputs; o++)
@@ -98,12 +98,12 @@ INLINE void convolve_tile(const int outputs, const int columns, const int kernel
         for (int row = 0; row < kernel; row++)
             for (int column = 0; column < kernel; column++) {
                 const vec *from = x + i * x_channel + row * x_row + column;
-                const float *w = weight + (i * kernel + row) * kernel + column;
+                const float *w = weight + (ptrdiff_t)((i * kernel + row) * kernel + column) * weight_row;
                 vec here[TILE_COLUMNS];
                 UNROLL for (int c = 0; c < columns; c++) here[c] = from[c];
                 UNROLL for (int o = 0; o < outputs; o++)
                     UNROLL for (int c = 0; c < columns; c++)
-                        sum[o][c] += here[c] * w[(ptrdiff_t)o * inputs * kernel * kernel];
+                        sum[o][c] += here[c] * w[o];
             }
     UNROLL for (int o = 0; o < outputs; o++)
         UNROLL for (int c = 0; c < columns; c++) y[o * y_channel + c] = sum[o][c];
@@ -115,14 +115,14 @@ INLINE void convolve_columns(const int columns, const int kernel, const vec *x, 
     int o = 0;
 #define OUTPUTS(count)                                                                                             \
     for (; count <= TILE_OUTPUTS && o + count <= outputs; o += count)                                              \
-        convolve_tile(count, columns, kernel, x, x_channel, x_row, inputs,                                         \
-                      weight + (ptrdiff_t)o * inputs * kernel * kernel, bias ? bias + o : 0, y + o * y_channel,    \
-                      y_channel);
+        convolve_tile(count, columns, kernel, x, x_channel, x_row, inputs, weight + o, outputs,                     \
+                      bias ? bias + o : 0, y + o * y_channel, y_channel);
     OUTPUTS(6) OUTPUTS(4) OUTPUTS(2) OUTPUTS(1)
 #undef OUTPUTS
 }
 
-/* One group: x (inputs, x_height, x_width), any part of a larger area, to y (outputs, height, width). */
+/* One group: x (inputs, x_height, x_width), any part of a larger area, to y (outputs, height, width). The weights lie
+ * as (inputs, taps, outputs). */
 INLINE void convolve(const int kernel, const vec *x, ptrdiff_t x_channel, ptrdiff_t x_row, int inputs, int outputs,
                      int height, int width, const float *weight, const float *bias, vec *y) {
     ptrdiff_t y_channel = (ptrdiff_t)height * width;
@@ -184,14 +184,24 @@ INLINE void weights_gradients(const int kernel, const Block *block, int groups, 
     }
 }
 
-/* Weights as the gradient of the input wants them: inputs and outputs changed over, taps in reverse. */
-static void flip(const Block *block) {
+/* Weights as the convolution wants them: (inputs, taps, outputs). */
+static void pack(const Block *block) {
     int taps = block->kernel * block->kernel;
     for (int o = 0; o < block->outputs; o++)
         for (int i = 0; i < block->inputs; i++)
             for (int tap = 0; tap < taps; tap++)
-                block->flipped[((ptrdiff_t)i * block->outputs + o) * taps + tap] =
-                    block->weight[((ptrdiff_t)o * block->inputs + i) * taps + taps - 1 - tap];
+                block->packed[((ptrdiff_t)i * taps + tap) * block->outputs + o] =
+                    block->weight[((ptrdiff_t)o * block->inputs + i) * taps + tap];
+}
+
+/* As the gradient of the input, itself a convolution, wants them: (outputs, taps in reverse, inputs). */
+static void pack_flipped(const Block *block) {
+    int taps = block->kernel * block->kernel;
+    for (int o = 0; o < block->outputs; o++)
+        for (int i = 0; i < block->inputs; i++)
+            for (int tap = 0; tap < taps; tap++)
+                block->packed[((ptrdiff_t)o * taps + taps - 1 - tap) * block->inputs + i] =
+                    block->weight[((ptrdiff_t)o * block->inputs + i) * taps + tap];
 }
 
 /* ---- Batch norm, dropout, ReLU, pooling ---------------------------------------------------------------------- */
@@ -439,12 +449,15 @@ static void norm_group_backward(const Block *block, int group, int images) {
 void forward(const Block *blocks, int count, int images, int training, Barrier *barrier, int thread, int threads) {
     int groups = (images + LANES - 1) / LANES;
     int first = part(groups, thread, threads), last = part(groups, thread + 1, threads);
+    if (thread == 0)
+        for (const Block *block = blocks; block < blocks + count; block++) pack(block);
+    wait_for_all(barrier, threads);
     for (const Block *block = blocks; block < blocks + count; block++) {
         int x_row = block->width + block->kernel - 1;
         int x_channel = (block->height + block->kernel - 1) * x_row;
         for (int group = first; group < last; group++) {
             convolve_any(block->kernel, (const vec *)block->x + (ptrdiff_t)group * block->inputs * x_channel, x_channel,
-                         x_row, block->inputs, block->outputs, block->height, block->width, block->weight, block->bias,
+                         x_row, block->inputs, block->outputs, block->height, block->width, block->packed, block->bias,
                          (vec *)block->y + (ptrdiff_t)group * block->outputs * block->height * block->width);
             if (block->norm && training) sum_group(block, group, images);
         }
@@ -464,7 +477,7 @@ void backward(const Block *blocks, int count, int images, Barrier *barrier, int 
         wait_for_all(barrier, threads);
         if (thread == 0) {
             fold_norm_backward(block, groups, images);
-            if (block->dx) flip(block);
+            if (block->dx) pack_flipped(block);
         }
         wait_for_all(barrier, threads);
         for (int group = first; group < last; group++) {
@@ -477,7 +490,7 @@ void backward(const Block *blocks, int count, int images, Barrier *barrier, int 
             int width = block->width + block->kernel - 1 - 2 * block->padding;
             convolve_any(block->kernel,
                          (const vec *)block->dy + (ptrdiff_t)group * block->outputs * channel + skip * (row + 1),
-                         channel, row, block->outputs, block->inputs, height, width, block->flipped, 0,
+                         channel, row, block->outputs, block->inputs, height, width, block->packed, 0,
                          (vec *)block->dx + (ptrdiff_t)group * block->inputs * height * width);
         }
         wait_for_all(barrier, threads);

@@ -37,7 +37,7 @@ class _Block(ctypes.Structure):
         ("key", ctypes.c_uint64),
         *((name, ctypes.c_void_p) for name in ("weight", "bias", "gamma", "beta", "running_mean", "running_var")),
         *((name, ctypes.c_void_p) for name in ("x", "y", "z", "dz", "dy", "dx")),
-        *((name, ctypes.c_void_p) for name in ("dweight", "dbias", "dgamma", "dbeta", "flipped", "channel", "sums")),
+        *((name, ctypes.c_void_p) for name in ("dweight", "dbias", "dgamma", "dbeta", "packed", "channel", "sums")),
     )
 
 
@@ -180,7 +180,7 @@ class NativeNetwork:
         scratch = {
             "y": self._buffer(block.outputs, block.height, block.width),
             "dy": self._buffer(block.outputs, block.height + dy_around, block.width + dy_around),
-            "flipped": torch.empty_like(conv.weight),
+            "packed": torch.empty_like(conv.weight),
             "channel": torch.zeros(_CHANNEL_ROWS, block.outputs),
             "sums": torch.zeros(self._groups, block.outputs, 2, dtype=torch.float64),
         }
