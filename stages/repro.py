@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,21 +13,22 @@ from stages import cli
 
 
 def main(jobs: int, lock: Path) -> None:
-    """Reproduce what all models share, then train up to ``jobs`` models at a time, then do the rest.
+    """Reproduce what all models share, then train and measure up to ``jobs`` models at a time, then do the rest.
 
-    DVC decides what needs to run, and its lock file ends as after ``dvc repro``. A training run that fails is
-    named and leaves the others alone.
+    DVC decides what needs to run, and its lock file ends as after ``dvc repro``. A model that fails is named and
+    leaves the others alone. Ctrl-C, or SIGTERM, ends all of it; ``dvc repro`` goes on from there.
     """
     if jobs < 1:
         sys.exit(f"error: jobs: {jobs} is not allowed: at least 1")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if jobs > 1:
         _dvc("repro", "split")
         listed = subprocess.run(["dvc", "stage", "list", "--name-only"], check=True, capture_output=True, text=True)
         names = listed.stdout.split()
-        training = [name for name in names if name.startswith("train@")]
-        with ThreadPoolExecutor(jobs) as pool:
-            failed = [name for name, status in zip(training, pool.map(_train, training), strict=True) if status]
-        write_text(lock, in_order(lock.read_text(encoding="utf-8"), names))
+        try:
+            failed = _side_by_side([name.partition("@")[2] for name in names if name.startswith("train@")], jobs)
+        finally:
+            write_text(lock, in_order(lock.read_text(encoding="utf-8"), names))
         if failed:
             sys.exit(f"error: failed: {', '.join(failed)}")
     _dvc("repro")
@@ -50,18 +52,44 @@ def _dvc(*arguments: str) -> None:
         sys.exit(status)
 
 
-def _train(name: str) -> int:
-    """Reproduce one stage alone, with its name before each line it prints; returns DVC's exit status."""
-    # One process would wait for the lock while another holds it for a moment; training itself holds none.
-    command = ["dvc", "--wait-for-lock", "repro", "--single-item", name]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(f"{name.removeprefix('train@')} | {line}", end="", flush=True)
-    return process.returncode
+def _side_by_side(models: list[str], jobs: int) -> list[str]:
+    """Train and measure the models, ``jobs`` at a time; returns the stages that failed."""
+    # What the processor has is divided among the jobs; results do not depend on it.
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    environment = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"} | os.environ
+    running: dict[str, subprocess.Popen[str]] = {}
+
+    def reproduce(model: str) -> str | None:
+        """The stage that failed, or none."""
+        for stage in (f"train@{model}", f"evaluate@{model}"):
+            # Another stage may hold DVC's lock for a moment; while its command runs, none does. A session of its
+            # own keeps Ctrl-C from coming twice, from the terminal and from here.
+            running[model] = subprocess.Popen(
+                ["dvc", "--wait-for-lock", "repro", "--single-item", stage],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=environment,
+                start_new_session=True,
+            )
+            with running[model] as process:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    print(f"{model} | {line}", end="", flush=True)
+            if process.returncode:
+                return stage
+        return None
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            return [stage for stage in pool.map(reproduce, models) if stage]
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running.values():
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGINT)
+            print("interrupted: 'dvc repro' goes on from here", file=sys.stderr)
+            raise
 
 
 if __name__ == "__main__":

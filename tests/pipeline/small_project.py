@@ -1,5 +1,6 @@
 """A repository of its own with small data, and the real dvc in it."""
 
+import contextlib
 import os
 import re
 import struct
@@ -23,13 +24,19 @@ class Project:
         self.folder = folder
         self.mirror = mirror
 
-    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def start(self, *command: str) -> subprocess.Popen[str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = os.environ | {"PATH": path, "MNIST_MIRROR": self.mirror.as_uri()}
         # Git's identity for commits, and nothing of the user's own settings.
         for role in ("AUTHOR", "COMMITTER"):
             environment |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test@example.invalid"}
-        ended = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        with self.start(*command) as process:
+            ended = subprocess.CompletedProcess(command, 0, *process.communicate())
+        ended.returncode = process.returncode
         assert not check or ended.returncode == 0, f"{' '.join(command)}\n{ended.stdout}\n{ended.stderr}"
         return ended
 
@@ -39,6 +46,15 @@ class Project:
     def repro(self, *arguments: str) -> list[str]:
         """Run ``dvc repro``; the names of the stages that ran, in order."""
         return re.findall(r"Running stage '(.+)'", self.dvc("repro", *arguments).stdout)
+
+    def processes(self) -> list[str]:
+        """The commands of processes that work in the folder, where the system has /proc."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if process.joinpath("cwd").resolve() == self.folder.resolve():
+                    found.append(process.joinpath("cmdline").read_text().replace("\0", " "))
+        return found
 
     def read(self, path: str) -> str:
         return (self.folder / path).read_text()

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import signal
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -205,6 +207,31 @@ def test_a_damaged_part_is_named_and_restored_by_dvc(project: Project) -> None:
     assert len(ended.stderr.splitlines()) == 1
     project.dvc("checkout", "--force")
     assert project.repro() == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_everywhere_and_can_be_taken_up(project: Project, how: signal.Signals) -> None:
+    before = project.read("dvc.lock")
+    project.edit_params(lambda params: params["models"]["model_1"].update(epochs=999))
+    project.edit_params(lambda params: params["models"]["model_3"].update(epochs=999))
+    command = [sys.executable, "-m", "stages.repro", "--jobs", "2", "--lock", "dvc.lock"]
+    process = project.start(*command)
+    assert process.stdout is not None
+    started: set[str] = set()
+    while len(started) < 2:
+        line = process.stdout.readline()
+        assert line
+        if "Epoch 1/999" in line:
+            started.add(line.split()[0])
+    process.send_signal(how)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == "interrupted: 'dvc repro' goes on from here"
+    assert "Traceback" not in told
+    assert project.processes() == []
+    project.run("git", "checkout", "params.yaml")
+    assert {"train@model_1", "train@model_3"}.isdisjoint(project.repro())
+    assert project.read("dvc.lock") == before
 
 
 def test_the_models_that_train_are_named_when_one_fails(project: Project) -> None:
