@@ -6,37 +6,7 @@ Every convolution has a bias, and every 3x3 convolution keeps the size of its in
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
-
-
-class Dropout(nn.Dropout):
-    """Dropout whose random bits are drawn in bulk: the same distribution as PyTorch's, several times faster.
-
-    A position survives with probability ``1 - p``, rounded to the nearest 1/65,536, and is divided by
-    exactly that probability, so the expected value is that of the input. Off in evaluation mode.
-
-    On a processor PyTorch draws one variate a position from a Mersenne twister, which is a third of a
-    training step here; four positions share one 64-bit draw below. On other devices PyTorch's own
-    generator is fast, and used.
-
-    Shapes: any floating-point tensor; the result has its shape and dtype.
-
-    Source: "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", 2014,
-    https://jmlr.org/papers/v15/srivastava14a.html
-    """
-
-    _LEVELS = 1 << 16
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The input with a share ``p`` of its positions zeroed and the rest scaled up."""
-        dropped = min(round(self.p * self._LEVELS), self._LEVELS - 1)
-        if not self.training or dropped == 0 or input.device.type != "cpu":
-            return super().forward(input)
-        words = torch.empty((input.numel() + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
-        bits = words.view(torch.int16)[: input.numel()].view(input.shape)
-        keep = bits >= dropped - self._LEVELS // 2
-        return input * keep.to(input.dtype).mul_(self._LEVELS / (self._LEVELS - dropped))
 
 
 def conv3(inputs: int, outputs: int, padding: int = 1) -> nn.Conv2d:
@@ -61,7 +31,7 @@ def conv_norm_relu(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
 
 def conv_norm_drop_relu(inputs: int, outputs: int, padding: int = 1) -> tuple[nn.Module, ...]:
     """3x3 convolution, batch norm, dropout at 0.1, ReLU."""
-    return conv3(inputs, outputs, padding), nn.BatchNorm2d(outputs), Dropout(0.1), nn.ReLU()
+    return conv3(inputs, outputs, padding), nn.BatchNorm2d(outputs), nn.Dropout(0.1), nn.ReLU()
 
 
 def pool() -> nn.MaxPool2d:
