@@ -12,7 +12,8 @@ from mnist_cnn.params import Augmentation
 def augment(images: Tensor, bounds: Augmentation, generator: Generator) -> Tensor:
     """Each image rotated, scaled and shifted by its own random amounts, uniform within ``bounds``.
 
-    Resampled bilinearly; what comes in from outside is 0 (background).
+    Resampled bilinearly; what comes in from outside is 0 (background). The shift is counted in the image before it
+    is scaled: of one enlarged by a tenth, 2 pixels become 2.2.
 
     Args:
         images: ``(N, C, H, W)`` float, any device.

@@ -58,7 +58,8 @@ def split_indices(labels: Tensor, train: int, val: int, method: str, seed: int) 
     ``last``: validation is the end of the file and training its beginning. The file is ordered by writer,
     so most writers of the validation part are new to the network, as those of the test set are.
     ``random``: drawn from all; writers are shared, which makes validation look too good.
-    ``stratified``: random, with each class having the same share in both parts (to within one image).
+    ``stratified``: random, with each class having the same share in both parts (to within one image,
+    where no class holds more than an eighth of all).
 
     Raises:
         InputError: there are fewer than ``train + val`` images.

@@ -10,7 +10,6 @@ from mnist_cnn.layers import Network, conv1, conv3, initialise, set_dropout, sta
 from mnist_cnn.models import MODELS, build
 
 
-
 def test_set_dropout_sets_every_layer_and_counts_them() -> None:
     network = nn.Sequential(nn.Dropout(0.1), nn.Sequential(nn.ReLU(), nn.Dropout(0.2)))
     assert set_dropout(network, 0.3) == 2
