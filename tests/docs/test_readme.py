@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
@@ -22,6 +24,14 @@ def test_the_headline_is_the_selected_models() -> None:
         f"{selected['epochs']} epochs, with {selected['parameters']:,} parameters.**"
     )
     assert headline in " ".join(README.split())
+
+
+@pytest.mark.parametrize(
+    ("model", "brief"),
+    [("model_1", 99.05), ("model_2", 98.80), ("model_3", 99.11), ("model_4", 97.39), ("model_5", 99.40)],
+)
+def test_every_model_is_at_or_above_the_briefs_figure_for_it(model: str, brief: float) -> None:
+    assert json.loads((ROOT / f"metrics/{model}.json").read_text())["test_accuracy"] >= brief
 
 
 def test_every_picture_is_shown_and_every_link_leads_somewhere() -> None:
