@@ -20,7 +20,9 @@ def main(jobs: int, lock: Path) -> None:
     """
     if jobs < 1:
         sys.exit(f"error: jobs: {jobs} is not allowed: at least 1")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Of SIGINT too: a shell has its background jobs, and all that they start, ignore it.
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, signal.default_int_handler)
     if jobs > 1:
         _dvc("repro", "split")
         listed = subprocess.run(["dvc", "stage", "list", "--name-only"], check=True, capture_output=True, text=True)

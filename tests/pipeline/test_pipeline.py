@@ -214,17 +214,21 @@ def test_an_interrupted_run_ends_everywhere_and_can_be_taken_up(project: Project
     before = project.read("dvc.lock")
     project.edit_params(lambda params: params["models"]["model_1"].update(epochs=999))
     project.edit_params(lambda params: params["models"]["model_3"].update(epochs=999))
+    # As a shell starts a background job: SIGINT ignored, until the program says otherwise.
     command = [sys.executable, "-m", "stages.repro", "--jobs", "2", "--lock", "dvc.lock"]
-    process = project.start(*command)
-    assert process.stdout is not None
-    started: set[str] = set()
-    while len(started) < 2:
-        line = process.stdout.readline()
-        assert line
-        if "Epoch 1/999" in line:
-            started.add(line.split()[0])
-    process.send_signal(how)
-    _, told = process.communicate(timeout=60)
+    with project.start("sh", "-c", 'trap "" INT; exec "$@"', "sh", *command) as process:
+        try:
+            assert process.stdout is not None
+            started: set[str] = set()
+            while len(started) < 2:
+                line = process.stdout.readline()
+                assert line
+                if "Epoch 1/999" in line:
+                    started.add(line.split()[0])
+            process.send_signal(how)
+            _, told = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert told.splitlines()[-1] == "interrupted: 'dvc repro' goes on from here"
     assert "Traceback" not in told
