@@ -1,7 +1,6 @@
 """Train one model by its recipe."""
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -55,7 +54,7 @@ def main(params: Path, model: str, train: Path, val: Path, statistics: Path, wei
         seed=shared.seed,
         compute=compute,
     ):
-        records.append(asdict(record))
+        records.append(record.figures())
         seconds = time.monotonic() - started
         print(
             f"[INFO] Epoch {record.epoch}/{recipe.epochs}: learning rate {record.learning_rate:.4g}, "

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Generator, Tensor, nn
@@ -26,7 +26,7 @@ class Epoch:
 
     ``train_loss`` and ``train_accuracy`` are averages over the epoch's own batches, as they were trained on
     (augmented, with dropout, the weights still changing); ``val_*`` are of the weights at its end, averaged
-    where the recipe averages.
+    where the recipe averages. ``delivered`` is a network that has these weights, until the next epoch begins.
     """
 
     epoch: int
@@ -35,6 +35,11 @@ class Epoch:
     train_accuracy: float
     val_loss: float
     val_accuracy: float
+    delivered: nn.Module = field(repr=False, compare=False)
+
+    def figures(self) -> dict[str, float]:
+        """All but the network, by name."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "delivered"}
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
@@ -126,8 +131,10 @@ def fit(
             train_accuracy=100 * correct / images,
             val_loss=metrics.loss(checked),
             val_accuracy=metrics.accuracy(checked),
+            delivered=delivered,
         )
-    network.load_state_dict(delivered.state_dict())
+    if average:
+        network.load_state_dict(delivered.state_dict())
 
 
 def train_step(

@@ -19,7 +19,6 @@ from mnist_cnn.models import MODELS, build
 from mnist_cnn.native import build as kernels
 from mnist_cnn.native.network import NativeNetwork, _Block
 
-# PyTorch itself, in float32, is off by up to 1e-3.
 TOLERANCE = 1e-4
 
 
@@ -48,9 +47,9 @@ def passed(network: nn.Sequential, forward: Callable[[Tensor], Tensor], images: 
     return {"scores": scores.detach(), **gradients, **dict(network.named_buffers())}  # type: ignore[dict-item]
 
 
-def by_torch(network: nn.Sequential, images: Tensor) -> dict[str, Tensor]:
-    network = copy.deepcopy(network).double()
-    return passed(network, lambda images: network(images).flatten(1), images.double())
+def by_torch(network: nn.Sequential, images: Tensor, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    network = copy.deepcopy(network).to(dtype)
+    return passed(network, lambda images: network(images).flatten(1), images.to(dtype))
 
 
 def by_kernels(network: nn.Sequential, images: Tensor, threads: int = 1, batch_size: int | None = None) -> dict:
@@ -67,17 +66,21 @@ def largest_error(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     )
 
 
-def usual_error(network: nn.Sequential, size: tuple[int, int, int], images: int, batch_size: int) -> float:
-    """The median of five draws of weights and images.
+def usual_errors(
+    network: nn.Sequential, size: tuple[int, int, int], images: int, batch_size: int
+) -> tuple[float, float]:
+    """Of the kernels and of PyTorch in float32: the median of five draws of weights and images.
 
     Once in a while a pooling window or ReLU is so near its point of decision that rounding decides it.
     """
-    errors = []
+    mine, of_torch = [], []
     for seed in range(5):
         randomised(network, seed)
         inputs = torch.rand(images, *size)
-        errors.append(largest_error(by_kernels(network, inputs, batch_size=batch_size), by_torch(network, inputs)))
-    return statistics.median(errors)
+        exact = by_torch(network, inputs)
+        mine.append(largest_error(by_kernels(network, inputs, batch_size=batch_size), exact))
+        of_torch.append(largest_error(by_torch(network, inputs, torch.float32), exact))
+    return statistics.median(mine), statistics.median(of_torch)
 
 
 def same_bytes(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -87,7 +90,8 @@ def same_bytes(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("images", [48, 41])
 def test_every_model_is_computed_as_by_pytorch(name: str, images: int) -> None:
-    assert usual_error(build(name, 0.0), (1, 28, 28), images, images) < TOLERANCE
+    mine, _ = usual_errors(build(name, 0.0), (1, 28, 28), images, images)
+    assert mine < TOLERANCE
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -108,9 +112,6 @@ def networks(draw: st.DrawFn) -> tuple[nn.Sequential, tuple[int, int, int]]:
     layers: list[nn.Module] = []
     for _ in range(draw(st.integers(0, 3))):
         kernel, padding, outputs = draw(st.sampled_from([1, 3])), draw(st.integers(0, 2)), draw(st.integers(1, 13))
-        if channels == 1:
-            # Batch norm takes a single weight's size out again: its gradient would be rounding and nothing else.
-            kernel = 3
         shrunk = height + 2 * padding - kernel + 1, width + 2 * padding - kernel + 1
         if min(shrunk) < 2:
             break
@@ -129,15 +130,16 @@ def networks(draw: st.DrawFn) -> tuple[nn.Sequential, tuple[int, int, int]]:
     return nn.Sequential(*layers), size
 
 
-# The same examples each time: the kernels compute a * y + b where PyTorch subtracts the mean first, and of a channel
-# whose mean is hundreds of times its deviation, which a random search finds at last, they lose more digits.
-@settings(max_examples=60, derandomize=True)
+@settings(max_examples=60)
 @given(drawn=networks(), images=st.integers(2, 40), spare=st.integers(0, 40))
 def test_any_row_of_blocks_is_computed_as_by_pytorch(
     drawn: tuple[nn.Sequential, tuple[int, int, int]], images: int, spare: int
 ) -> None:
     network, size = drawn
-    assert usual_error(network, size, images, images + spare) < 10 * TOLERANCE
+    mine, of_torch = usual_errors(network, size, images, images + spare)
+    # Batch norm makes some gradients zero, and what is found of them the rounding of a thousand summands; of a channel
+    # that hardly varies it magnifies all rounding. PyTorch in float32 is then as far off.
+    assert mine < max(10 * TOLERANCE, 3 * of_torch)
 
 
 def test_steps_do_not_disturb_each_other() -> None:
@@ -163,6 +165,37 @@ def test_parameters_are_read_and_left_where_they_are() -> None:
             parameter.mul_(0.9)
     assert not torch.equal(native(inputs), before)
     torch.testing.assert_close(native(inputs), network(inputs))
+
+
+# In a process of its own, which can be ended where it hangs.
+INTERRUPTED = """
+import torch
+from torch import nn
+from mnist_cnn.native.network import NativeNetwork
+
+native = NativeNetwork(nn.Sequential(nn.Conv2d(1, 4, 8)), (1, 8, 8), 48, threads=3)
+inputs = torch.rand(48, 1, 8, 8)
+expected, forward = native.evaluate(inputs), native._kernels.forward
+
+class Interrupted:
+    def forward(*arguments):
+        if arguments[-2] == 0:
+            raise KeyboardInterrupt
+        forward(*arguments)
+
+kernels, native._kernels = native._kernels, Interrupted
+try:
+    native.evaluate(inputs)
+except KeyboardInterrupt:
+    native._kernels = kernels
+    print("interrupted", torch.equal(native.evaluate(inputs), expected))
+"""
+
+
+def test_threads_do_not_wait_for_one_that_was_interrupted() -> None:
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "interrupted True\n"
 
 
 # ---- Dropout

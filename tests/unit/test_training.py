@@ -266,7 +266,15 @@ def test_the_weights_delivered_are_the_average_where_the_recipe_averages() -> No
     for _ in fit(plain, images, val, NORMALISATION, recipe, seed=1, compute=Compute(CPU)):
         steps.append(plain.layer.weight.detach().clone())
     recipe = recipe.model_copy(update={"weight_average": 0.75})
-    history = trained(averaged, recipe, train=images, val=val)
+    history = []
+    for epoch in fit(averaged, images, val, NORMALISATION, recipe, seed=1, compute=Compute(CPU)):
+        history.append(epoch)
+        # At the end of each epoch both are at hand: what training goes on from, and what would be delivered now.
+        assert torch.equal(averaged.layer.weight, steps[epoch.epoch - 1])
+        if epoch.epoch == 2:
+            torch.testing.assert_close(
+                epoch.delivered.get_parameter("layer.weight").detach(), 0.75 * steps[0] + 0.25 * steps[1]
+            )
     expected = 0.75 * (0.75 * steps[0] + 0.25 * steps[1]) + 0.25 * steps[2]
     torch.testing.assert_close(averaged.layer.weight.detach(), expected)
     predictions = metrics.predict(evaluation_pass(averaged, 10, Compute(CPU)), val, NORMALISATION, 10, CPU)

@@ -22,11 +22,12 @@ typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("clang loop unroll(full)")
 
-/* Accumulators that fit the registers: outputs by columns of a convolution, outputs of a weights' gradient. */
+/* Accumulators that fit the registers: of a direct convolution outputs by columns, of one by points outputs, of its
+ * weights' gradient outputs by inputs. */
 #if defined(__AVX512F__)
-enum { TILE_OUTPUTS = 6, TILE_COLUMNS = 4, GRADIENT_OUTPUTS = 3 };
+enum { TILE_OUTPUTS = 6, TILE_COLUMNS = 4, GRADIENT_OUTPUTS = 3, POINTS_OUTPUTS = 4, PAIR_OUTPUTS = 4, PAIR_INPUTS = 2 };
 #else
-enum { TILE_OUTPUTS = 2, TILE_COLUMNS = 2, GRADIENT_OUTPUTS = 1 };
+enum { TILE_OUTPUTS = 2, TILE_COLUMNS = 2, GRADIENT_OUTPUTS = 1, POINTS_OUTPUTS = 1, PAIR_OUTPUTS = 2, PAIR_INPUTS = 1 };
 #endif
 
 typedef struct {
@@ -44,11 +45,13 @@ typedef struct {
 } Block;
 
 enum { POOL_NONE, POOL_MAX, POOL_AVERAGE };
-/* Rows of Block.channel: act = a * y + b; the gradient is scaled and corrected; mean and 1 / deviation. */
-enum { A, B, G_SCALE, Y_SCALE, OFFSET, MEAN, INVERSE, CHANNEL_ROWS };
+/* Rows of Block.channel. Batch norm is (y - MEAN) * SCALE + SHIFT. On the way back dy, the gradient of that, becomes
+ * (dy - DY_MEAN - (y - MEAN) * SLOPE) * SCALE, that of y. INVERSE is 1 / deviation. */
+enum { MEAN, SCALE, SHIFT, DY_MEAN, SLOPE, INVERSE, CHANNEL_ROWS };
 
+/* Abandoned where a thread will not come: the others then run to the end, and what they compute is worthless. */
 typedef struct {
-    int32_t arrived, phase;
+    int32_t arrived, phase, abandoned;
 } Barrier;
 
 size_t block_size(void) { return sizeof(Block); }
@@ -62,8 +65,10 @@ static void wait_for_all(Barrier *barrier, int threads) {
         return;
     }
     /* Others end within microseconds; after that somebody else may need this processor. */
-    for (int spins = 0; __atomic_load_n(&barrier->phase, __ATOMIC_ACQUIRE) == phase; spins++)
+    for (int spins = 0; __atomic_load_n(&barrier->phase, __ATOMIC_ACQUIRE) == phase; spins++) {
+        if (__atomic_load_n(&barrier->abandoned, __ATOMIC_ACQUIRE)) return;
         if (spins > 4000) sched_yield();
+    }
 }
 
 INLINE vec splat(float value) { return (vec){0} + value; }
@@ -86,18 +91,54 @@ INLINE double total(vec v) {
     return v[0];
 }
 
-/* ---- Convolution ------------------------------------------------------------------------------------------- */
+INLINE int least(int a, int b) { return a < b ? a : b; }
+INLINE int largest(int a, int b) { return a > b ? a : b; }
 
-INLINE void convolve_tile(const int outputs, const int columns, const int kernel, const vec *x, ptrdiff_t x_channel,
+/* ---- Where a group's part of a buffer lies; of z and dy, its first position inside the border ----------------- */
+
+INLINE int x_width(const Block *block) { return block->width + block->kernel - 1; }
+INLINE int x_height(const Block *block) { return block->height + block->kernel - 1; }
+INLINE int z_row(const Block *block) { return block->z_width + 2 * block->z_padding; }
+INLINE int dy_row(const Block *block) { return block->width + 2 * block->dy_padding; }
+INLINE ptrdiff_t x_channel(const Block *block) { return (ptrdiff_t)x_height(block) * x_width(block); }
+INLINE ptrdiff_t y_channel(const Block *block) { return (ptrdiff_t)block->height * block->width; }
+INLINE ptrdiff_t dz_channel(const Block *block) { return (ptrdiff_t)block->z_height * block->z_width; }
+INLINE ptrdiff_t z_channel(const Block *block) {
+    return (ptrdiff_t)(block->z_height + 2 * block->z_padding) * z_row(block);
+}
+INLINE ptrdiff_t dy_channel(const Block *block) {
+    return (ptrdiff_t)(block->height + 2 * block->dy_padding) * dy_row(block);
+}
+INLINE const vec *x_of(const Block *block, int group, int i) {
+    return (const vec *)block->x + ((ptrdiff_t)group * block->inputs + i) * x_channel(block);
+}
+INLINE vec *y_of(const Block *block, int group, int o) {
+    return (vec *)block->y + ((ptrdiff_t)group * block->outputs + o) * y_channel(block);
+}
+INLINE vec *z_of(const Block *block, int group, int o) {
+    return (vec *)block->z + ((ptrdiff_t)group * block->outputs + o) * z_channel(block) +
+           block->z_padding * (z_row(block) + 1);
+}
+INLINE const vec *dz_of(const Block *block, int group, int o) {
+    return (const vec *)block->dz + ((ptrdiff_t)group * block->outputs + o) * dz_channel(block);
+}
+INLINE vec *dy_of(const Block *block, int group, int o) {
+    return (vec *)block->dy + ((ptrdiff_t)group * block->outputs + o) * dy_channel(block) +
+           block->dy_padding * (dy_row(block) + 1);
+}
+
+/* ---- Convolution, directly ----------------------------------------------------------------------------------- */
+
+INLINE void convolve_tile(const int outputs, const int columns, const int kernel, const vec *x, ptrdiff_t x_step,
                           ptrdiff_t x_row, int inputs, const float *weight, int weight_row, const float *bias, vec *y,
-                          ptrdiff_t y_channel) {
+                          ptrdiff_t y_step) {
     vec sum[TILE_OUTPUTS][TILE_COLUMNS];
     UNROLL for (int o = 0; o < outputs; o++)
         UNROLL for (int c = 0; c < columns; c++) sum[o][c] = splat(bias ? bias[o] : 0);
     for (int i = 0; i < inputs; i++)
         for (int row = 0; row < kernel; row++)
             for (int column = 0; column < kernel; column++) {
-                const vec *from = x + i * x_channel + row * x_row + column;
+                const vec *from = x + i * x_step + row * x_row + column;
                 const float *w = weight + (ptrdiff_t)((i * kernel + row) * kernel + column) * weight_row;
                 vec here[TILE_COLUMNS];
                 UNROLL for (int c = 0; c < columns; c++) here[c] = from[c];
@@ -106,63 +147,52 @@ INLINE void convolve_tile(const int outputs, const int columns, const int kernel
                         sum[o][c] += here[c] * w[o];
             }
     UNROLL for (int o = 0; o < outputs; o++)
-        UNROLL for (int c = 0; c < columns; c++) y[o * y_channel + c] = sum[o][c];
+        UNROLL for (int c = 0; c < columns; c++) y[o * y_step + c] = sum[o][c];
 }
 
-INLINE void convolve_columns(const int columns, const int kernel, const vec *x, ptrdiff_t x_channel, ptrdiff_t x_row,
+INLINE void convolve_columns(const int columns, const int kernel, const vec *x, ptrdiff_t x_step, ptrdiff_t x_row,
                              int inputs, int outputs, const float *weight, const float *bias, vec *y,
-                             ptrdiff_t y_channel) {
+                             ptrdiff_t y_step) {
     int o = 0;
 #define OUTPUTS(count)                                                                                             \
     for (; count <= TILE_OUTPUTS && o + count <= outputs; o += count)                                              \
-        convolve_tile(count, columns, kernel, x, x_channel, x_row, inputs, weight + o, outputs,                     \
-                      bias ? bias + o : 0, y + o * y_channel, y_channel);
+        convolve_tile(count, columns, kernel, x, x_step, x_row, inputs, weight + o, outputs,                     \
+                      bias ? bias + o : 0, y + o * y_step, y_step);
     OUTPUTS(6) OUTPUTS(4) OUTPUTS(2) OUTPUTS(1)
 #undef OUTPUTS
 }
 
 /* One group: x (inputs, x_height, x_width), any part of a larger area, to y (outputs, height, width). The weights lie
  * as (inputs, taps, outputs). */
-INLINE void convolve(const int kernel, const vec *x, ptrdiff_t x_channel, ptrdiff_t x_row, int inputs, int outputs,
+INLINE void convolve(const int kernel, const vec *x, ptrdiff_t x_step, ptrdiff_t x_row, int inputs, int outputs,
                      int height, int width, const float *weight, const float *bias, vec *y) {
-    ptrdiff_t y_channel = (ptrdiff_t)height * width;
+    ptrdiff_t y_step = (ptrdiff_t)height * width;
     for (int row = 0; row < height; row++) {
         int column = 0;
 #define COLUMNS(count)                                                                                             \
     for (; count <= TILE_COLUMNS && column + count <= width; column += count)                                      \
-        convolve_columns(count, kernel, x + row * x_row + column, x_channel, x_row, inputs, outputs, weight, bias, \
-                         y + row * width + column, y_channel);
+        convolve_columns(count, kernel, x + row * x_row + column, x_step, x_row, inputs, outputs, weight, bias, \
+                         y + row * width + column, y_step);
         COLUMNS(4) COLUMNS(2) COLUMNS(1)
 #undef COLUMNS
     }
 }
 
-static void convolve_any(int kernel, const vec *x, ptrdiff_t x_channel, ptrdiff_t x_row, int inputs, int outputs,
-                         int height, int width, const float *weight, const float *bias, vec *y) {
-    if (kernel == 1)
-        convolve(1, x, x_channel, x_row, inputs, outputs, height, width, weight, bias, y);
-    else
-        convolve(3, x, x_channel, x_row, inputs, outputs, height, width, weight, bias, y);
-}
-
 /* The gradient of the weights from input i to some outputs, over all groups. */
 INLINE void weights_gradient(const int outputs, const int kernel, const Block *block, int groups, int o, int i) {
-    int x_width = block->width + kernel - 1, x_height = block->height + kernel - 1;
-    int dy_width = block->width + 2 * block->dy_padding, dy_height = block->height + 2 * block->dy_padding;
-    ptrdiff_t dy_channel = (ptrdiff_t)dy_height * dy_width;
+    int width = x_width(block), dy_width = dy_row(block);
+    ptrdiff_t dy_step = dy_channel(block);
     vec sum[GRADIENT_OUTPUTS][9];
     UNROLL for (int c = 0; c < outputs; c++)
         UNROLL for (int tap = 0; tap < kernel * kernel; tap++) sum[c][tap] = splat(0);
     for (int group = 0; group < groups; group++) {
-        const vec *x = (const vec *)block->x + ((ptrdiff_t)group * block->inputs + i) * x_height * x_width;
-        const vec *dy = (const vec *)block->dy + ((ptrdiff_t)group * block->outputs + o) * dy_channel +
-                        block->dy_padding * (dy_width + 1);
+        const vec *x = x_of(block, group, i), *dy = dy_of(block, group, o);
         for (int row = 0; row < block->height; row++)
             for (int column = 0; column < block->width; column++) {
                 vec here[GRADIENT_OUTPUTS];
-                UNROLL for (int c = 0; c < outputs; c++) here[c] = dy[c * dy_channel + row * dy_width + column];
+                UNROLL for (int c = 0; c < outputs; c++) here[c] = dy[c * dy_step + row * dy_width + column];
                 UNROLL for (int tap = 0; tap < kernel * kernel; tap++) {
-                    vec from = x[(row + tap / kernel) * x_width + column + tap % kernel];
+                    vec from = x[(row + tap / kernel) * width + column + tap % kernel];
                     UNROLL for (int c = 0; c < outputs; c++) sum[c][tap] += from * here[c];
                 }
             }
@@ -184,24 +214,289 @@ INLINE void weights_gradients(const int kernel, const Block *block, int groups, 
     }
 }
 
-/* Weights as the convolution wants them: (inputs, taps, outputs). */
-static void pack(const Block *block) {
-    int taps = block->kernel * block->kernel;
-    for (int o = 0; o < block->outputs; o++)
-        for (int i = 0; i < block->inputs; i++)
-            for (int tap = 0; tap < taps; tap++)
-                block->packed[((ptrdiff_t)i * taps + tap) * block->outputs + o] =
-                    block->weight[((ptrdiff_t)o * block->inputs + i) * taps + tap];
+/* ---- 3x3 convolution by points ------------------------------------------------------------------------------- */
+
+/* Four neighbouring results of three weights are values of a polynomial product, which six points determine: 6
+ * multiplications where the direct way has 12. The points are 0, 1, -1, 2, -2 and infinity. The rows of a kernel are
+ * added up at the points. A width that four does not divide has its last span overlap the one before.
+ * Source: "Fast Algorithms for Convolutional Neural Networks", 2015, https://arxiv.org/abs/1509.09308, F(4, 3) */
+enum { SPAN = 4, POINTS = 6, TAPS = 3 };
+
+INLINE int by_points(int kernel, int width) { return kernel == TAPS && width >= SPAN; }
+INLINE int spans_of(int width) { return (width + SPAN - 1) / SPAN; }
+INLINE int span_start(int span, int width) { return least(span * SPAN, width - SPAN); }
+
+/* Six neighbouring values at the points, `step` apart. */
+INLINE void to_points(const vec *x, vec *at, ptrdiff_t step) {
+    vec even = x[4] - 4 * x[2], odd = x[3] - 4 * x[1];
+    vec even_2 = x[4] - x[2], odd_2 = 2 * (x[3] - x[1]);
+    at[0 * step] = 4 * x[0] - 5 * x[2] + x[4];
+    at[1 * step] = even + odd;
+    at[2 * step] = even - odd;
+    at[3 * step] = even_2 + odd_2;
+    at[4 * step] = even_2 - odd_2;
+    at[5 * step] = 4 * x[1] - 5 * x[3] + x[5];
 }
 
-/* As the gradient of the input, itself a convolution, wants them: (outputs, taps in reverse, inputs). */
-static void pack_flipped(const Block *block) {
-    int taps = block->kernel * block->kernel;
-    for (int o = 0; o < block->outputs; o++)
-        for (int i = 0; i < block->inputs; i++)
-            for (int tap = 0; tap < taps; tap++)
-                block->packed[((ptrdiff_t)o * taps + taps - 1 - tap) * block->inputs + i] =
-                    block->weight[((ptrdiff_t)o * block->inputs + i) * taps + tap];
+/* Four results from their values at the points. */
+INLINE void from_points(const vec *at, float bias, vec *y) {
+    vec sum = at[1] + at[2], difference = at[1] - at[2], sum_2 = at[3] + at[4], difference_2 = at[3] - at[4];
+    y[0] = at[0] + sum + sum_2 + bias;
+    y[1] = difference + 2 * difference_2 + bias;
+    y[2] = sum + 4 * sum_2 + bias;
+    y[3] = difference + 8 * difference_2 + at[5] + bias;
+}
+
+/* The same forms turned round, for the gradient of the weights: four gradients of results at the points ... */
+INLINE void gradient_to_points(const vec dy[SPAN], vec *at, ptrdiff_t step) {
+    vec even = dy[0] + dy[2], odd = dy[1] + dy[3], even_2 = dy[0] + 4 * dy[2], odd_2 = 2 * dy[1] + 8 * dy[3];
+    at[0 * step] = dy[0];
+    at[1 * step] = even + odd;
+    at[2 * step] = even - odd;
+    at[3 * step] = even_2 + odd_2;
+    at[4 * step] = even_2 - odd_2;
+    at[5 * step] = dy[3];
+}
+
+/* ... and three weights' gradients from their values at the points; */
+INLINE void gradient_from_points(const double at[POINTS], float *dweight) {
+    double sum = (at[1] + at[2]) / 6, sum_2 = at[3] + at[4];
+    dweight[0] = at[0] / 4 - sum + sum_2 / 24;
+    dweight[1] = (at[2] - at[1]) / 6 + (at[3] - at[4]) / 12;
+    dweight[2] = sum_2 / 6 - sum + at[5];
+}
+
+/* ... and three weights at the points, `step` apart. */
+INLINE void weights_to_points(double w0, double w1, double w2, float *at, ptrdiff_t step) {
+    at[0 * step] = w0 / 4;
+    at[1 * step] = -(w0 + w1 + w2) / 6;
+    at[2 * step] = -(w0 - w1 + w2) / 6;
+    at[3 * step] = (w0 + 2 * w1 + 4 * w2) / 24;
+    at[4 * step] = (w0 - 2 * w1 + 4 * w2) / 24;
+    at[5 * step] = w2;
+}
+
+/* How many outputs, from output o on, are computed together. */
+INLINE int together(int o, int outputs, int most) {
+    int count = most;
+    while (count > outputs - o) count /= 2;
+    return count;
+}
+
+/* One span of some outputs. rows: the input's points of three rows, each (inputs, spans, points), from the span on. */
+INLINE void convolve_span(const int outputs, const vec *const rows[TAPS], int first, int last, ptrdiff_t step,
+                          int inputs, const float *weight, const float *bias, vec *y, ptrdiff_t y_step) {
+    vec sum[POINTS_OUTPUTS][POINTS];
+    UNROLL for (int o = 0; o < outputs; o++)
+        UNROLL for (int point = 0; point < POINTS; point++) sum[o][point] = splat(0);
+    for (int tap = first; tap < last; tap++)
+        for (int i = 0; i < inputs; i++) {
+            const vec *at = rows[tap] + i * step;
+            const float *w = weight + (ptrdiff_t)(tap * inputs + i) * POINTS * outputs;
+            UNROLL for (int point = 0; point < POINTS; point++) {
+                vec here = at[point];
+                UNROLL for (int o = 0; o < outputs; o++) sum[o][point] += here * w[point * outputs + o];
+            }
+        }
+    UNROLL for (int o = 0; o < outputs; o++) from_points(sum[o], bias ? bias[o] : 0, y + o * y_step);
+}
+
+/* One group, as `convolve`. The first and last `border` rows of x are zeros. scratch: the points of three rows. */
+static void convolve_by_points(const vec *x, ptrdiff_t x_step, ptrdiff_t x_row, int border, int inputs, int outputs,
+                               int height, int width, const float *weight, const float *bias, vec *y, vec *scratch) {
+    int spans = spans_of(width);
+    ptrdiff_t step = spans * POINTS, y_step = (ptrdiff_t)height * width;
+    int end = height + TAPS - 1 - border;
+    for (int row = 0; row < height + TAPS - 1; row++) {
+        vec *at = scratch + row % TAPS * inputs * step;
+        if (row >= border && row < end)
+            for (int i = 0; i < inputs; i++)
+                for (int span = 0; span < spans; span++)
+                    to_points(x + i * x_step + row * x_row + span_start(span, width), at + i * step + span * POINTS, 1);
+        int result = row - TAPS + 1;
+        if (result < 0) continue;
+        int first = largest(0, border - result), last = least(TAPS, end - result);
+        for (int span = 0; span < spans; span++) {
+            const vec *rows[TAPS];
+            for (int tap = 0; tap < TAPS; tap++)
+                rows[tap] = scratch + (result + tap) % TAPS * inputs * step + span * POINTS;
+            vec *to = y + result * width + span_start(span, width);
+            for (int o = 0, count; o < outputs; o += count) {
+                count = together(o, outputs, POINTS_OUTPUTS);
+                const float *w = weight + (ptrdiff_t)o * inputs * TAPS * POINTS;
+#define OUTPUTS(number)                                                                                            \
+    if (number <= POINTS_OUTPUTS && count == number)                                                               \
+        convolve_span(number, rows, first, last, step, inputs, w, bias ? bias + o : 0, to + o * y_step, y_step);
+                OUTPUTS(4) OUTPUTS(2) OUTPUTS(1)
+#undef OUTPUTS
+            }
+        }
+    }
+}
+
+/* The weights' gradients of large maps are summed some rows at a time, of small ones some groups at a time: enough
+ * for sums to be worth loading and storing, little enough for the caches. */
+typedef struct {
+    int rows, groups;
+} Portion;
+
+INLINE Portion portion_of(const Block *block) {
+    enum { SPANS = 64 };
+    int spans = spans_of(block->width) * block->height, portions = (spans + SPANS - 1) / SPANS;
+    return (Portion){(block->height + portions - 1) / portions, largest(1, SPANS / spans)};
+}
+
+/* Products of some outputs' gradients with some inputs, at one point, added to sums (outputs, inputs, taps). */
+INLINE void add_products(const int outputs, const int inputs, const vec *dy, ptrdiff_t dy_step, ptrdiff_t dy_group,
+                         const vec *x, ptrdiff_t x_step, ptrdiff_t x_group, int groups, int positions, int spans,
+                         vec *sums, ptrdiff_t sums_step) {
+    vec sum[PAIR_OUTPUTS][PAIR_INPUTS][TAPS];
+#define EACH                                                                                                       \
+    UNROLL for (int o = 0; o < outputs; o++)                                                                       \
+        UNROLL for (int i = 0; i < inputs; i++)                                                                    \
+            UNROLL for (int tap = 0; tap < TAPS; tap++)
+    EACH sum[o][i][tap] = sums[o * sums_step + i * TAPS + tap];
+    for (int group = 0; group < groups; group++)
+        for (int n = 0; n < positions; n++) {
+            vec g[PAIR_OUTPUTS];
+            UNROLL for (int o = 0; o < outputs; o++) g[o] = dy[o * dy_step + group * dy_group + n];
+            UNROLL for (int i = 0; i < inputs; i++)
+                UNROLL for (int tap = 0; tap < TAPS; tap++) {
+                    vec from = x[i * x_step + group * x_group + n + tap * spans];
+                    UNROLL for (int o = 0; o < outputs; o++) sum[o][i][tap] += g[o] * from;
+                }
+        }
+    EACH sums[o * sums_step + i * TAPS + tap] = sum[o][i][tap];
+#undef EACH
+}
+
+/* Threads share the outputs. scratch: sums (points, outputs, inputs, taps); a portion's points of x (points, inputs,
+ * groups, rows + 2, spans) and of dy (points, outputs, groups, rows, spans). */
+static void weights_gradients_by_points(const Block *block, int groups, vec *scratch, int thread, int threads) {
+    int first = part(block->outputs, thread, threads), outputs = part(block->outputs, thread + 1, threads) - first;
+    int inputs = block->inputs, spans = spans_of(block->width);
+    Portion portion = portion_of(block);
+    int dy_group = portion.rows * spans, x_group = (portion.rows + TAPS - 1) * spans;
+    ptrdiff_t dy_step = portion.groups * dy_group, x_step = portion.groups * x_group;
+    ptrdiff_t sums_step = inputs * TAPS, sums_point = outputs * sums_step;
+    vec *sums = scratch, *x_at = sums + POINTS * sums_point, *dy_at = x_at + POINTS * inputs * x_step;
+    for (ptrdiff_t i = 0; i < POINTS * sums_point; i++) sums[i] = splat(0);
+    for (int group = 0; group < groups; group += portion.groups)
+        for (int row = 0; row < block->height; row += portion.rows) {
+            int count = least(portion.groups, groups - group), rows = least(portion.rows, block->height - row);
+            for (int g = 0; g < count; g++) {
+                for (int i = 0; i < inputs; i++) {
+                    const vec *x = x_of(block, group + g, i) + row * x_width(block);
+                    for (int r = 0; r < rows + TAPS - 1; r++)
+                        for (int span = 0; span < spans; span++)
+                            to_points(x + r * x_width(block) + span_start(span, block->width),
+                                      x_at + i * x_step + g * x_group + r * spans + span, inputs * x_step);
+                }
+                for (int o = 0; o < outputs; o++) {
+                    const vec *dy = dy_of(block, group + g, first + o) + row * dy_row(block);
+                    for (int r = 0; r < rows; r++)
+                        for (int span = 0; span < spans; span++) {
+                            int start = span_start(span, block->width);
+                            vec here[SPAN];
+                            UNROLL for (int c = 0; c < SPAN; c++)
+                                here[c] = start + c < span * SPAN ? splat(0) : dy[r * dy_row(block) + start + c];
+                            gradient_to_points(here, dy_at + o * dy_step + g * dy_group + r * spans + span,
+                                               outputs * dy_step);
+                        }
+                }
+            }
+            for (int point = 0; point < POINTS; point++)
+                for (int o = 0, some; o < outputs; o += some) {
+                    some = together(o, outputs, PAIR_OUTPUTS);
+                    for (int i = 0, few; i < inputs; i += few) {
+                        few = together(i, inputs, PAIR_INPUTS);
+#define PAIR(number, by)                                                                                           \
+    if (number <= PAIR_OUTPUTS && by <= PAIR_INPUTS && some == number && few == by)                                \
+        add_products(number, by, dy_at + (point * outputs + o) * dy_step, dy_step, dy_group,                       \
+                     x_at + (point * inputs + i) * x_step, x_step, x_group, count, rows * spans, spans,            \
+                     sums + point * sums_point + o * sums_step + i * TAPS, sums_step);
+                        PAIR(4, 2) PAIR(4, 1) PAIR(2, 2) PAIR(2, 1) PAIR(1, 2) PAIR(1, 1)
+#undef PAIR
+                    }
+                }
+        }
+    for (int o = 0; o < outputs; o++)
+        for (int i = 0; i < inputs * TAPS; i++) {
+            double at[POINTS];
+            for (int point = 0; point < POINTS; point++) at[point] = total(sums[point * sums_point + o * sums_step + i]);
+            gradient_from_points(at, block->dweight + ((ptrdiff_t)(first + o) * inputs * TAPS + i) * TAPS);
+        }
+}
+
+/* ---- Convolution, either way --------------------------------------------------------------------------------- */
+
+/* Weights in the order in which a convolution reads them: (inputs, taps, outputs), or by points (some outputs, rows,
+ * inputs, points, those outputs). The gradient of the input is a convolution too, with inputs and outputs exchanged
+ * and the taps in reverse. */
+static void pack(const Block *block, int width, int backward) {
+    int kernel = block->kernel, taps = kernel * kernel;
+    int inputs = backward ? block->outputs : block->inputs, outputs = backward ? block->inputs : block->outputs;
+#define WEIGHT(o, i, tap)                                                                                          \
+    (backward ? block->weight[((ptrdiff_t)(i) * outputs + (o)) * taps + taps - 1 - (tap)]                          \
+              : block->weight[((ptrdiff_t)(o) * inputs + (i)) * taps + (tap)])
+    if (!by_points(kernel, width)) {
+        for (int o = 0; o < outputs; o++)
+            for (int i = 0; i < inputs; i++)
+                for (int tap = 0; tap < taps; tap++)
+                    block->packed[((ptrdiff_t)i * taps + tap) * outputs + o] = WEIGHT(o, i, tap);
+        return;
+    }
+    for (int o = 0, count; o < outputs; o += count) {
+        count = together(o, outputs, POINTS_OUTPUTS);
+        float *packed = block->packed + (ptrdiff_t)o * inputs * TAPS * POINTS;
+        for (int c = 0; c < count; c++)
+            for (int row = 0; row < TAPS; row++)
+                for (int i = 0; i < inputs; i++)
+                    weights_to_points(WEIGHT(o + c, i, row * TAPS), WEIGHT(o + c, i, row * TAPS + 1),
+                                      WEIGHT(o + c, i, row * TAPS + 2),
+                                      packed + (ptrdiff_t)(row * inputs + i) * POINTS * count + c, count);
+    }
+#undef WEIGHT
+}
+
+static void convolve_any(int kernel, const vec *x, ptrdiff_t x_step, ptrdiff_t x_row, int border, int inputs,
+                         int outputs, int height, int width, const float *weight, const float *bias, vec *y,
+                         vec *scratch) {
+    if (by_points(kernel, width))
+        convolve_by_points(x, x_step, x_row, border, inputs, outputs, height, width, weight, bias, y, scratch);
+    else if (kernel == 1)
+        convolve(1, x, x_step, x_row, inputs, outputs, height, width, weight, bias, y);
+    else
+        convolve(3, x, x_step, x_row, inputs, outputs, height, width, weight, bias, y);
+}
+
+static void weights_gradients_any(const Block *block, int groups, vec *scratch, int thread, int threads) {
+    if (by_points(block->kernel, block->width))
+        weights_gradients_by_points(block, groups, scratch, thread, threads);
+    else if (block->kernel == 1)
+        weights_gradients(1, block, groups, thread, threads);
+    else
+        weights_gradients(3, block, groups, thread, threads);
+}
+
+INLINE int dx_height(const Block *block) { return x_height(block) - 2 * block->padding; }
+INLINE int dx_width(const Block *block) { return x_width(block) - 2 * block->padding; }
+
+/* How many vectors a thread's scratch memory holds. */
+size_t scratch_size(const Block *blocks, int count) {
+    size_t size = 0;
+    for (const Block *block = blocks; block < blocks + count; block++) {
+        if (block->kernel != TAPS) continue;
+        Portion portion = portion_of(block);
+        size_t rows = (size_t)portion.groups * portion.rows, spans = spans_of(block->width);
+        size_t forward = TAPS * block->inputs * spans, backward = TAPS * block->outputs * spans_of(dx_width(block));
+        size_t weights = (size_t)block->outputs * block->inputs * TAPS + block->outputs * rows * spans +
+                         block->inputs * (rows + 2 * portion.groups) * spans;
+        size_t most = forward > backward ? forward : backward;
+        if (weights > most) most = weights;
+        if (POINTS * most > size) size = POINTS * most;
+    }
+    return size;
 }
 
 /* ---- Batch norm, dropout, ReLU, pooling ---------------------------------------------------------------------- */
@@ -221,10 +516,21 @@ INLINE mask survives(const Block *block, uint32_t position) {
     return hash >= block->drop_below;
 }
 
-/* The activation at a position, and by how much a change of a * y + b changes it. */
-INLINE vec activate(const int relu, const int drop, const Block *block, vec y, float a, float b, uint32_t position,
+/* Batch norm of one channel. */
+typedef struct {
+    float mean, scale, shift;
+} Norm;
+
+INLINE Norm norm_of(const Block *block, int c) {
+    const float *channel = block->channel + c;
+    int row = block->outputs;
+    return (Norm){channel[MEAN * row], channel[SCALE * row], channel[SHIFT * row]};
+}
+
+/* The activation at a position, and by how much a change of batch norm's result changes it. */
+INLINE vec activate(const int relu, const int drop, const Block *block, vec y, Norm norm, uint32_t position,
                     vec *slope) {
-    vec v = y * a + b;
+    vec v = (y - norm.mean) * norm.scale + norm.shift;
     mask open = relu ? v > splat(0) : ~(mask){0};
     if (drop) open &= survives(block, position);
     float scale = drop ? block->keep_scale : 1;
@@ -233,17 +539,15 @@ INLINE vec activate(const int relu, const int drop, const Block *block, vec y, f
 }
 
 INLINE void activate_group(const int relu, const int drop, const Block *block, int group) {
-    int height = block->height, width = block->width;
-    int z_width = block->z_width + 2 * block->z_padding, z_height = block->z_height + 2 * block->z_padding;
+    int height = block->height, width = block->width, z_width = z_row(block);
     vec unused;
     for (int c = 0; c < block->outputs; c++) {
-        float a = block->channel[A * block->outputs + c], b = block->channel[B * block->outputs + c];
+        Norm norm = norm_of(block, c);
         uint32_t start = (group * block->outputs + c) * height * width;
-        const vec *y = (const vec *)block->y + start;
-        vec *z = (vec *)block->z + ((ptrdiff_t)group * block->outputs + c) * z_height * z_width +
-                 block->z_padding * (z_width + 1);
+        const vec *y = y_of(block, group, c);
+        vec *z = z_of(block, group, c);
 #define VALUE(row, column)                                                                                         \
-    activate(relu, drop, block, y[(row) * width + (column)], a, b, start + (row) * width + (column), &unused)
+    activate(relu, drop, block, y[(row) * width + (column)], norm, start + (row) * width + (column), &unused)
         if (block->pool == POOL_NONE) {
             for (int row = 0; row < height; row++)
                 for (int column = 0; column < width; column++) z[row * z_width + column] = VALUE(row, column);
@@ -267,26 +571,22 @@ INLINE void activate_group(const int relu, const int drop, const Block *block, i
     }
 }
 
-/* dy becomes the gradient of a * y + b; its sum, and that of its product with y - mean, go to the group's sums. */
+/* dy becomes the gradient of batch norm's result; its sum, and that of its product with y - mean, go to the group's
+ * sums. */
 INLINE void activate_group_backward(const int relu, const int drop, const Block *block, int group) {
-    int height = block->height, width = block->width;
-    int dy_width = width + 2 * block->dy_padding, dy_height = height + 2 * block->dy_padding;
+    int height = block->height, width = block->width, dy_width = dy_row(block);
     for (int c = 0; c < block->outputs; c++) {
-        float a = block->channel[A * block->outputs + c], b = block->channel[B * block->outputs + c];
+        Norm norm = norm_of(block, c);
         uint32_t start = (group * block->outputs + c) * height * width;
-        const vec *y = (const vec *)block->y + start;
-        const vec *dz = (const vec *)block->dz +
-                        ((ptrdiff_t)group * block->outputs + c) * block->z_height * block->z_width;
-        vec *dy = (vec *)block->dy + ((ptrdiff_t)group * block->outputs + c) * dy_height * dy_width +
-                  block->dy_padding * (dy_width + 1);
-        float mean = block->channel[MEAN * block->outputs + c];
+        const vec *y = y_of(block, group, c), *dz = dz_of(block, group, c);
+        vec *dy = dy_of(block, group, c);
         vec sum = splat(0), product = splat(0), slope;
 #define ADD(row, column, gradient)                                                                                 \
     {                                                                                                              \
         vec g = gradient;                                                                                          \
         dy[(row) * dy_width + (column)] = g;                                                                       \
         sum += g;                                                                                                  \
-        product += g * (y[(row) * width + (column)] - mean);                                                       \
+        product += g * (y[(row) * width + (column)] - norm.mean);                                                       \
     }
         if (block->pool == POOL_MAX) {
             /* An odd last row or column is in no window. */
@@ -299,7 +599,7 @@ INLINE void activate_group_backward(const int relu, const int drop, const Block 
                     UNROLL for (int corner = 0; corner < 4; corner++) {
                         int position = (2 * row + corner / 2) * width + 2 * column + corner % 2;
                         value[corner] =
-                            activate(relu, drop, block, y[position], a, b, start + position, &slopes[corner]);
+                            activate(relu, drop, block, y[position], norm, start + position, &slopes[corner]);
                         best = corner ? select(value[corner] > best, value[corner], best) : value[corner];
                     }
                     /* The first of equal values has it, as in PyTorch. */
@@ -316,7 +616,7 @@ INLINE void activate_group_backward(const int relu, const int drop, const Block 
             for (int row = 0; row < height; row++)
                 for (int column = 0; column < width; column++) {
                     int position = row * width + column;
-                    activate(relu, drop, block, y[position], a, b, start + position, &slope);
+                    activate(relu, drop, block, y[position], norm, start + position, &slope);
                     ADD(row, column, (block->pool == POOL_NONE ? dz[position] : share) * slope);
                 }
         }
@@ -344,21 +644,29 @@ static void activate_any_backward(const Block *block, int group) {
     BY_KIND(activate_group_backward, block->drop_below, block, group)
 }
 
+/* How many values a group has in each channel. */
+INLINE double group_count(const Block *block, int group, int images) {
+    return (double)least(LANES, images - group * LANES) * block->height * block->width;
+}
+
+/* Each channel's sum, and sum of squares around the group's mean. */
 static void sum_group(const Block *block, int group, int images) {
     int size = block->height * block->width;
+    double count = group_count(block, group, images);
     mask used = lanes_in_use(group, images);
     for (int c = 0; c < block->outputs; c++) {
-        const vec *y = (const vec *)block->y + ((ptrdiff_t)group * block->outputs + c) * size;
-        /* From a point near the mean: the variance, a difference of two sums, then loses nothing. */
-        float near = block->running_mean[c];
+        const vec *y = y_of(block, group, c);
+        /* From a point among the values: the squares, a difference of two sums, then lose nothing. */
+        float near = y[size / 2][0];
         vec sum = splat(0), square = splat(0);
         for (int i = 0; i < size; i++) {
             vec distance = y[i] - near;
             sum += distance;
             square += distance * distance;
         }
-        block->sums[(group * block->outputs + c) * 2] = total(select(used, sum, splat(0)));
-        block->sums[(group * block->outputs + c) * 2 + 1] = total(select(used, square, splat(0)));
+        double away = total(select(used, sum, splat(0))), squares = total(select(used, square, splat(0)));
+        block->sums[(group * block->outputs + c) * 2] = away + near * count;
+        block->sums[(group * block->outputs + c) * 2 + 1] = squares - away * away / count;
     }
 }
 
@@ -371,37 +679,45 @@ INLINE void add_groups(const Block *block, int groups, int c, double *first, dou
     }
 }
 
-/* Batch norm as a multiplication and an addition a channel: by the batch's own statistics, which the running ones
- * follow, or by the running ones. */
+/* Mean and variance of a channel over the batch. */
+INLINE void batch_statistics(const Block *block, int groups, int images, int c, double *mean, double *variance) {
+    double count = (double)images * block->height * block->width, squares;
+    add_groups(block, groups, c, mean, &squares);
+    *mean /= count;
+    for (int group = 0; group < groups; group++) {
+        double here = group_count(block, group, images);
+        double apart = block->sums[(group * block->outputs + c) * 2] / here - *mean;
+        squares += here * apart * apart;
+    }
+    *variance = fmax(0, squares / count);
+}
+
+/* Each channel's batch norm: by the batch's own statistics, which the running ones follow, or by the running ones. */
 static void fold_norm(const Block *block, int groups, int images, int training) {
     double count = (double)images * block->height * block->width;
     for (int c = 0; c < block->outputs; c++) {
         float *channel = block->channel + c;
         int row = block->outputs;
         if (!block->norm) {
-            channel[A * row] = 1;
-            channel[B * row] = channel[MEAN * row] = 0;
+            channel[SCALE * row] = 1;
+            channel[MEAN * row] = channel[SHIFT * row] = 0;
             continue;
         }
         double mean = block->running_mean[c], variance = block->running_var[c];
         if (training) {
-            double distance, square;
-            add_groups(block, groups, c, &distance, &square);
-            distance /= count;
-            mean += distance;
-            variance = fmax(0, square / count - distance * distance);
-            block->running_mean[c] += block->momentum * (float)distance;
+            batch_statistics(block, groups, images, c, &mean, &variance);
+            block->running_mean[c] += block->momentum * ((float)mean - block->running_mean[c]);
             block->running_var[c] += block->momentum * ((float)(variance * count / (count - 1)) - block->running_var[c]);
         }
         double inverse = 1 / sqrt(variance + block->epsilon);
         channel[MEAN * row] = mean;
         channel[INVERSE * row] = inverse;
-        channel[A * row] = block->gamma[c] * inverse;
-        channel[B * row] = block->beta[c] - mean * block->gamma[c] * inverse;
+        channel[SCALE * row] = block->gamma[c] * inverse;
+        channel[SHIFT * row] = block->beta[c];
     }
 }
 
-/* Gradients of gamma, beta and bias; and dy = G_SCALE * dy + Y_SCALE * y + OFFSET. */
+/* Gradients of gamma, beta and bias; and what makes the gradient of y out of dy. */
 static void fold_norm_backward(const Block *block, int groups, int images) {
     double count = (double)images * block->height * block->width;
     for (int c = 0; c < block->outputs; c++) {
@@ -413,32 +729,28 @@ static void fold_norm_backward(const Block *block, int groups, int images) {
             block->dbias[c] = sum;
             continue;
         }
-        double mean = channel[MEAN * row], inverse = channel[INVERSE * row], scale = block->gamma[c] * inverse;
+        double inverse = channel[INVERSE * row];
         double projected = product * inverse;
         block->dbeta[c] = sum;
         block->dgamma[c] = projected;
         block->dbias[c] = 0; /* Batch norm takes the mean away again. */
-        channel[G_SCALE * row] = scale;
-        channel[Y_SCALE * row] = -scale * inverse * projected / count;
-        channel[OFFSET * row] = -scale * (sum - mean * inverse * projected) / count;
+        channel[DY_MEAN * row] = sum / count;
+        channel[SLOPE * row] = inverse * projected / count;
     }
 }
 
 static void norm_group_backward(const Block *block, int group, int images) {
-    int height = block->height, width = block->width;
-    int dy_width = width + 2 * block->dy_padding, dy_height = height + 2 * block->dy_padding;
+    int width = block->width, dy_width = dy_row(block);
     mask used = lanes_in_use(group, images);
     for (int c = 0; c < block->outputs; c++) {
-        const float *channel = block->channel + c;
-        float g_scale = channel[G_SCALE * block->outputs], y_scale = channel[Y_SCALE * block->outputs];
-        float offset = channel[OFFSET * block->outputs];
-        const vec *y = (const vec *)block->y + ((ptrdiff_t)group * block->outputs + c) * height * width;
-        vec *dy = (vec *)block->dy + ((ptrdiff_t)group * block->outputs + c) * dy_height * dy_width +
-                  block->dy_padding * (dy_width + 1);
-        for (int row = 0; row < height; row++)
+        Norm norm = norm_of(block, c);
+        float dy_mean = block->channel[DY_MEAN * block->outputs + c], slope = block->channel[SLOPE * block->outputs + c];
+        const vec *y = y_of(block, group, c);
+        vec *dy = dy_of(block, group, c);
+        for (int row = 0; row < block->height; row++)
             for (int column = 0; column < width; column++) {
-                vec g = dy[row * dy_width + column] * g_scale + y[row * width + column] * y_scale + offset;
-                dy[row * dy_width + column] = select(used, g, splat(0));
+                vec g = dy[row * dy_width + column] - dy_mean - (y[row * width + column] - norm.mean) * slope;
+                dy[row * dy_width + column] = select(used, g * norm.scale, splat(0));
             }
     }
 }
@@ -446,19 +758,18 @@ static void norm_group_backward(const Block *block, int group, int images) {
 /* ---- The whole network --------------------------------------------------------------------------------------- */
 
 /* In training, or as a trained network is used: running statistics, no dropout. */
-void forward(const Block *blocks, int count, int images, int training, Barrier *barrier, int thread, int threads) {
+void forward(const Block *blocks, int count, int images, int training, Barrier *barrier, vec *scratch, int thread,
+             int threads) {
     int groups = (images + LANES - 1) / LANES;
     int first = part(groups, thread, threads), last = part(groups, thread + 1, threads);
     if (thread == 0)
-        for (const Block *block = blocks; block < blocks + count; block++) pack(block);
+        for (const Block *block = blocks; block < blocks + count; block++) pack(block, block->width, 0);
     wait_for_all(barrier, threads);
     for (const Block *block = blocks; block < blocks + count; block++) {
-        int x_row = block->width + block->kernel - 1;
-        int x_channel = (block->height + block->kernel - 1) * x_row;
         for (int group = first; group < last; group++) {
-            convolve_any(block->kernel, (const vec *)block->x + (ptrdiff_t)group * block->inputs * x_channel, x_channel,
-                         x_row, block->inputs, block->outputs, block->height, block->width, block->packed, block->bias,
-                         (vec *)block->y + (ptrdiff_t)group * block->outputs * block->height * block->width);
+            convolve_any(block->kernel, x_of(block, group, 0), x_channel(block), x_width(block), block->padding,
+                         block->inputs, block->outputs, block->height, block->width, block->packed, block->bias,
+                         y_of(block, group, 0), scratch);
             if (block->norm && training) sum_group(block, group, images);
         }
         wait_for_all(barrier, threads);
@@ -469,7 +780,7 @@ void forward(const Block *blocks, int count, int images, int training, Barrier *
 }
 
 /* From the gradient of the last block's z to those of all parameters, after a forward pass in training. */
-void backward(const Block *blocks, int count, int images, Barrier *barrier, int thread, int threads) {
+void backward(const Block *blocks, int count, int images, Barrier *barrier, vec *scratch, int thread, int threads) {
     int groups = (images + LANES - 1) / LANES;
     int first = part(groups, thread, threads), last = part(groups, thread + 1, threads);
     for (const Block *block = blocks + count - 1; block >= blocks; block--) {
@@ -477,27 +788,22 @@ void backward(const Block *blocks, int count, int images, Barrier *barrier, int 
         wait_for_all(barrier, threads);
         if (thread == 0) {
             fold_norm_backward(block, groups, images);
-            if (block->dx) pack_flipped(block);
+            if (block->dx) pack(block, dx_width(block), 1);
         }
         wait_for_all(barrier, threads);
+        /* The border of dy that takes part; a convolution that pads more than its kernel needs has results in which
+         * no input takes part. */
+        int border = block->kernel - 1 - block->padding;
         for (int group = first; group < last; group++) {
             if (block->norm) norm_group_backward(block, group, images);
             if (!block->dx) continue;
-            int row = block->width + 2 * block->dy_padding, channel = (block->height + 2 * block->dy_padding) * row;
-            /* A convolution that pads more than its kernel needs has results that no input takes part in. */
-            int skip = block->dy_padding - (block->kernel - 1 - block->padding);
-            int height = block->height + block->kernel - 1 - 2 * block->padding;
-            int width = block->width + block->kernel - 1 - 2 * block->padding;
-            convolve_any(block->kernel,
-                         (const vec *)block->dy + (ptrdiff_t)group * block->outputs * channel + skip * (row + 1),
-                         channel, row, block->outputs, block->inputs, height, width, block->packed, 0,
-                         (vec *)block->dx + (ptrdiff_t)group * block->inputs * height * width);
+            ptrdiff_t dx_step = (ptrdiff_t)dx_height(block) * dx_width(block);
+            convolve_any(block->kernel, dy_of(block, group, 0) - border * (dy_row(block) + 1), dy_channel(block),
+                         dy_row(block), border, block->outputs, block->inputs, dx_height(block), dx_width(block),
+                         block->packed, 0, (vec *)block->dx + (ptrdiff_t)group * block->inputs * dx_step, scratch);
         }
         wait_for_all(barrier, threads);
-        if (block->kernel == 1)
-            weights_gradients(1, block, groups, thread, threads);
-        else
-            weights_gradients(3, block, groups, thread, threads);
+        weights_gradients_any(block, groups, scratch, thread, threads);
     }
     wait_for_all(barrier, threads);
 }

@@ -17,7 +17,9 @@ from mnist_cnn.native.build import load
 
 LANES = 16
 _MAX_POOL, _AVERAGE_POOL = 1, 2
-_CHANNEL_ROWS = 7
+_CHANNEL_ROWS = 6
+# Three weights of a kernel's row become six numbers.
+_PACKED_GROWTH = 2
 
 
 class _Block(ctypes.Structure):
@@ -42,7 +44,7 @@ class _Block(ctypes.Structure):
 
 
 class _Barrier(ctypes.Structure):
-    _fields_ = (("arrived", ctypes.c_int32), ("phase", ctypes.c_int32))
+    _fields_ = tuple((name, ctypes.c_int32) for name in ("arrived", "phase", "abandoned"))
 
 
 @dataclass
@@ -125,6 +127,8 @@ class NativeNetwork:
             x, dx = self._allocate(block, layers, x, dx)
         assert dx is not None
         self._scores, self._score_gradients = x, dx
+        vectors = self._kernels.scratch_size(self._blocks, len(self._blocks))
+        self._scratch = torch.empty(threads, vectors, LANES)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Scores ``(N, classes)`` of images ``(N, C, H, W)`` in training mode, for PyTorch to differentiate.
@@ -159,11 +163,22 @@ class NativeNetwork:
         return [gradient.clone() for gradient in self._gradients.values()]
 
     def _run(self, function: Callable[..., object], *numbers: int) -> None:
-        shared = self._blocks, len(self._blocks), *numbers, ctypes.byref(self._barrier)
-        others = [self._workers.submit(function, *shared, thread, self._threads) for thread in range(1, self._threads)]
-        function(*shared, 0, self._threads)
-        for other in others:
-            other.result()
+        """Call a kernel once a thread; it has the threads wait for each other."""
+        barrier = self._barrier
+
+        def share(thread: int) -> None:
+            scratch = ctypes.c_void_p(self._scratch[thread].data_ptr())
+            function(self._blocks, len(self._blocks), *numbers, ctypes.byref(barrier), scratch, thread, self._threads)
+
+        try:
+            others = [self._workers.submit(share, thread) for thread in range(1, self._threads)]
+            share(0)
+            for other in others:
+                other.result()
+        except BaseException:
+            # Ctrl-C, before this thread took its share: the others must not wait for it.
+            barrier.abandoned, self._barrier = 1, _Barrier()
+            raise
 
     def _buffer(self, *shape: int) -> Tensor:
         """Zeros, a float32 ``shape`` for each image, kept as long as this network."""
@@ -180,7 +195,7 @@ class NativeNetwork:
         scratch = {
             "y": self._buffer(block.outputs, block.height, block.width),
             "dy": self._buffer(block.outputs, block.height + dy_around, block.width + dy_around),
-            "packed": torch.empty_like(conv.weight),
+            "packed": torch.empty(_PACKED_GROWTH * conv.weight.numel()),
             "channel": torch.zeros(_CHANNEL_ROWS, block.outputs),
             "sums": torch.zeros(self._groups, block.outputs, 2, dtype=torch.float64),
         }
