@@ -163,7 +163,7 @@ def test_the_history_counts_epochs_and_tells_the_rate_of_their_last_step() -> No
     assert [epoch.epoch for epoch in history] == [1, 2, 3]
     assert [epoch.learning_rate for epoch in history] == [learning_rate(recipe, step, 9) for step in (2, 5, 8)]
     for epoch in history:
-        assert all(math.isfinite(value) for value in vars(epoch).values())
+        assert all(math.isfinite(value) for value in epoch.figures().values())
         assert 0 <= epoch.train_accuracy <= 100
 
 
