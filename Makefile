@@ -1,11 +1,12 @@
-# make repro: the whole pipeline. make test: every test. Each makes the virtual environment first if need be.
+# make repro: the whole pipeline. make test: every test. make bench: how fast training is. Each makes the virtual
+# environment first if need be.
 
 PYTHON ?= python3
 # How many models train at a time. Results do not depend on it.
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test check format lock readme setup
+.PHONY: repro test bench check format lock readme setup
 
 repro: .venv/ready
 	@python -m stages.repro --jobs $(JOBS) --lock dvc.lock
@@ -23,9 +24,16 @@ format: .venv/ready
 	ruff format .
 	ruff check --fix .
 
-# The comparison in the README, from metrics/comparison.md.
+# The tables in the README, from metrics/.
 readme: .venv/ready
-	python -m stages.readme --table metrics/comparison.md --readme README.md
+	python -m stages.readme --name comparison --table metrics/comparison.md --readme README.md
+	python -m stages.readme --name benchmark --table metrics/benchmark.md --readme README.md
+
+# Half an hour; nothing else should compute meanwhile.
+bench: .venv/ready
+	dvc repro split
+	python -m benchmark.compare --params params.yaml --raw data/raw --parts data/split --repetitions 3 \
+	    --table metrics/benchmark.md --numbers metrics/benchmark.json
 
 setup: .venv/ready
 

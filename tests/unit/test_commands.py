@@ -38,7 +38,7 @@ def test_the_readmes_table_is_replaced_and_the_rest_left(tmp_path: Path) -> None
     page, table = tmp_path / "README.md", tmp_path / "table.md"
     table.write_text("| new \\1 |\n")
     page.write_text("before\n<!-- comparison -->\n| old |\n| older |\n<!-- end of comparison -->\nafter\n")
-    readme.main(table, page)
+    readme.main("comparison", table, page)
     assert page.read_text() == "before\n<!-- comparison -->\n| new \\1 |\n<!-- end of comparison -->\nafter\n"
 
 
@@ -47,5 +47,5 @@ def test_a_readme_without_marks_is_refused_and_left(tmp_path: Path) -> None:
     table.write_text("| new |\n")
     page.write_text("no marks\n")
     with pytest.raises(InputError, match=r"README\.md: has no '<!-- comparison -->'"):
-        readme.main(table, page)
+        readme.main("comparison", table, page)
     assert page.read_text() == "no marks\n"

@@ -1,0 +1,1 @@
+"""How fast training is, against the loop that everybody writes; ``make bench``."""
