@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -32,6 +33,10 @@ class Row(NamedTuple):
     dropout: float
 
 
+Work = Callable[..., dict[str, Any]]
+Runs = list[dict[str, Any]]
+
+
 def main(params: Path, raw: Path, parts: Path, repetitions: int, table: Path, numbers: Path) -> None:
     """Train every model the classical way and by ``fit``, one epoch at a time in turns; write table and numbers."""
     if repetitions < 1:
@@ -40,76 +45,84 @@ def main(params: Path, raw: Path, parts: Path, repetitions: int, table: Path, nu
         if not needed.is_dir():
             raise InputError(f"{needed}: is not there; 'dvc repro split' makes it")
     settings = load(params)
+    if TARGET_MODEL not in settings.models:
+        raise InputError(f"{params}: models: {TARGET_MODEL} is missing; the way to the target is measured on it")
     rows = [Row(name, name, recipe.dropout) for name, recipe in settings.models.items()]
     # Its recipe does without the dropout that its network was written with; the classical loop has it.
-    rows.append(Row("model_5, dropout 0.1", "model_5", 0.1))
+    rows.append(Row(f"{TARGET_MODEL}, dropout 0.1", TARGET_MODEL, 0.1))
     images = settings.split.train
 
     with tempfile.TemporaryDirectory() as scratch:
 
-        def work(task: str, row: Row, weights: Path = Path(scratch) / "unused", epochs: int = 1) -> dict[str, Any]:
+        def work(task: str, row: Row, epochs: int = 1, weights: str = "unused") -> dict[str, Any]:
             """See ``worker``."""
             return run_worker(
                 task=task, model=row.model, epochs=epochs, dropout=row.dropout,
-                params=params, raw=raw, parts=parts, weights=weights,
+                params=params, raw=raw, parts=parts, weights=Path(scratch) / weights,
             )  # fmt: skip
 
-        product, compiled = work("product", rows[0]), work("compile", rows[0])["seconds"]
-        flops = {row.name: work("flops", row)["flops"] for row in rows}
-        runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        started, done, planned = time.monotonic(), 0, repetitions * (2 * len(rows) - 1)
-        for _ in range(repetitions):
-            for row in rows:
-                for task in ("classical", "fit"):
-                    if task == "classical" and row.name != row.model:
-                        continue
-                    found = work(task, row)
-                    runs.setdefault((row.name, task), []).append(found)
-                    done += 1
-                    left = (time.monotonic() - started) / done * (planned - done) / 60
-                    print(
-                        f"[{done}/{planned}] {row.name}, {task}: {images / epoch_seconds(found):,.0f} images/s; "
-                        f"about {left:.0f} min left, and then the way to the target",
-                        flush=True,
-                    )
-        for row in rows:
-            runs.setdefault((row.name, "classical"), runs[row.model, "classical"])
+        speeds, compiled = work("product", rows[0]), work("compile", rows[0])["seconds"]
+        flops = {row.name: work("flops", row)["flops"] * -(-images // BATCH_SIZE) for row in rows}
+        classical, own = take_turns(work, rows, repetitions, images)
+        race = race_to_target(work, rows, settings.targets.test_accuracy)
 
-        print(f"{TARGET_MODEL} to {settings.targets.test_accuracy} %, both ways from a cold start...", flush=True)
-        target_row = next(row for row in rows if row.name == TARGET_MODEL)
-        ways = {}
-        for name, task in (("fit", "cold"), ("classical", "classical")):
-            weights = Path(scratch) / name
-            taken = work(task, target_row, weights, EPOCHS)
-            tested = work("test", target_row, weights)["test_accuracies"]
-            ways[name] = way_to_target(taken, tested, settings.targets.test_accuracy)
-
-    limit = max(product.values())
+    del speeds["spawned"]
+    limit = max(speeds.values())
+    names = list(settings.models)
     models = {
-        row.name: summarise(
-            runs[row.name, "classical"],
-            runs[row.name, "fit"],
-            images,
-            flops[row.name] * -(-images // BATCH_SIZE),
-            limit,
-            compiled,
-        )
+        row.name: summarise(classical[row.model], own[row.name], images, flops[row.name], limit, compiled)
         for row in rows
     }
-    own = [row.name for row in rows if row.name == row.model]
     result = {
-        "machine": describe_machine() | {f"{name}_flops": round(speed) for name, speed in product.items()},
+        "machine": describe_machine() | {f"{precision}_flops": round(speed) for precision, speed in speeds.items()},
         "repetitions": repetitions,
+        "images": {"train": images, "val": settings.split.val},
         "compile_seconds": round(compiled, 2),
         "models": models,
-        **totals([(runs[name, "classical"], runs[name, "fit"]) for name in own], compiled),
-        "peak_memory_mb": max(models[name]["peak_memory_mb"] for name in own),
-        "time_to_target": ways | {"test_accuracy": settings.targets.test_accuracy},
-        "time_to_target_speedup": round(ways["classical"]["seconds"] / ways["fit"]["seconds"], 2),
+        **totals([(classical[name], own[name]) for name in names], compiled),
+        "peak_memory_mb": max(models[name]["peak_memory_mb"] for name in names),
+        "share_of_limit": round(
+            sum(flops[name] for name in names) / sum(median(map(epoch_seconds, own[name])) for name in names) / limit,
+            3,
+        ),
+        **race,
     }
     write_text(numbers, json.dumps(result, indent=2) + "\n")
     write_text(table, render(result))
     print(f"{table}, {numbers}")
+
+
+def take_turns(work: Work, rows: list[Row], repetitions: int, images: int) -> tuple[dict[str, Runs], dict[str, Runs]]:
+    """An epoch of each model by the classical loop, and of each row by ``fit``, so many times; runs by name."""
+    classical: dict[str, Runs] = {row.model: [] for row in rows}
+    own: dict[str, Runs] = {row.name: [] for row in rows}
+    turn = [(task, row) for row in rows for task in ("classical", "fit") if task == "fit" or row.name == row.model]
+    planned, started = repetitions * len(turn), time.monotonic()
+    for done, (task, row) in enumerate(repetitions * turn, start=1):
+        run = work(task, row)
+        (own if task == "fit" else classical)[row.name].append(run)
+        left = (time.monotonic() - started) / done * (planned - done) / 60
+        print(
+            f"[{done}/{planned}] {row.name}, {task}: {images / epoch_seconds(run):,.0f} images/s; about {left:.0f} min "
+            "left, and then the way to the target",
+            flush=True,
+        )
+    return classical, own
+
+
+def race_to_target(work: Work, rows: list[Row], target: float) -> dict[str, Any]:
+    """Both ways from a cold start to a test accuracy, which is measured when both have ended."""
+    row = next(row for row in rows if row.name == TARGET_MODEL)
+    print(f"{TARGET_MODEL} to {target} %, both ways from a cold start, {EPOCHS} epochs each...", flush=True)
+    tasks = {"fit": "cold", "classical": "classical"}
+    runs = {way: work(task, row, EPOCHS, way) for way, task in tasks.items()}
+    ways = {
+        way: way_to_target(run, work("test", row, weights=way)["test_accuracies"], target) for way, run in runs.items()
+    }
+    return {
+        "time_to_target": {"test_accuracy": target, **ways},
+        "time_to_target_speedup": round(ways["classical"]["seconds"] / ways["fit"]["seconds"], 2),
+    }
 
 
 def run_worker(**options: object) -> dict[str, Any]:
@@ -155,9 +168,7 @@ def spread(values: list[float], digits: int) -> dict[str, float]:
     }
 
 
-def summarise(
-    classical: list[dict[str, Any]], own: list[dict[str, Any]], images: int, flops: int, limit: float, compiled: float
-) -> dict[str, Any]:
+def summarise(classical: Runs, own: Runs, images: int, flops: int, limit: float, compiled: float) -> dict[str, Any]:
     """A model's figures from its runs, which were made in turns: each ratio is of two that followed each other.
 
     Args:
@@ -182,7 +193,7 @@ def summarise(
     return figures
 
 
-def totals(pairs: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]], compiled: float) -> dict[str, float]:
+def totals(pairs: list[tuple[Runs, Runs]], compiled: float) -> dict[str, float]:
     """Seconds summed over models, by repetition; the median of their ratios."""
     warm, cold = [], []
     for repetition in range(len(pairs[0][0])):

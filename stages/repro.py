@@ -23,17 +23,22 @@ def main(jobs: int, lock: Path) -> None:
     # Of SIGINT too: a shell has its background jobs, and all that they start, ignore it.
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, signal.default_int_handler)
-    if jobs > 1:
-        _dvc("repro", "split")
-        listed = subprocess.run(["dvc", "stage", "list", "--name-only"], check=True, capture_output=True, text=True)
-        names = listed.stdout.split()
-        try:
-            failed = _side_by_side([name.partition("@")[2] for name in names if name.startswith("train@")], jobs)
-        finally:
-            write_text(lock, in_order(lock.read_text(encoding="utf-8"), names))
-        if failed:
-            sys.exit(f"error: failed: {', '.join(failed)}")
-    _dvc("repro")
+    try:
+        if jobs > 1:
+            _dvc("repro", "split")
+            names = _answer("stage", "list", "--name-only").split()
+            # What it misses, if anything, is left to the last call.
+            stale = re.findall(r"^Running stage '(?:train|evaluate)@(.+)'", _answer("repro", "--dry"), re.MULTILINE)
+            try:
+                failed = _side_by_side(list(dict.fromkeys(stale)), jobs)
+            finally:
+                write_text(lock, in_order(lock.read_text(encoding="utf-8"), names))
+            if failed:
+                sys.exit(f"error: failed: {', '.join(failed)}")
+        _dvc("repro")
+    except KeyboardInterrupt:
+        print("interrupted: 'dvc repro' goes on from here", file=sys.stderr)
+        raise
 
 
 def in_order(lock: str, names: list[str]) -> str:
@@ -49,9 +54,25 @@ def in_order(lock: str, names: list[str]) -> str:
 
 def _dvc(*arguments: str) -> None:
     """Run DVC on this terminal; ends this process where it fails."""
-    status = subprocess.run(["dvc", *arguments], check=False).returncode
-    if status:
-        sys.exit(status)
+    with subprocess.Popen(["dvc", *arguments], start_new_session=True) as process:
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            _interrupt(process)
+            raise
+    if process.returncode:
+        sys.exit(process.returncode)
+
+
+def _answer(*arguments: str) -> str:
+    """What DVC prints."""
+    return subprocess.run(["dvc", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def _interrupt(process: subprocess.Popen) -> None:
+    """Ctrl-C, for a process in a session of its own and all that it has started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
 
 
 def _side_by_side(models: list[str], jobs: int) -> list[str]:
@@ -88,9 +109,7 @@ def _side_by_side(models: list[str], jobs: int) -> list[str]:
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in running.values():
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGINT)
-            print("interrupted: 'dvc repro' goes on from here", file=sys.stderr)
+                _interrupt(process)
             raise
 
 

@@ -45,6 +45,13 @@ def test_a_reproduced_pipeline_is_up_to_date_and_clean(project: Project) -> None
     assert project.run("git", "status", "--porcelain").stdout == ""
 
 
+def test_with_nothing_to_do_dvc_starts_no_stage_and_loads_no_torch(project: Project) -> None:
+    ended = project.run("env", "PYTHONPROFILEIMPORTTIME=1", sys.executable, "-m", "dvc", "repro")
+    loaded = {line.split("|")[-1].strip() for line in ended.stderr.splitlines() if line.startswith("import time:")}
+    assert "dvc.repo.reproduce" in loaded
+    assert "torch" not in loaded
+
+
 def test_every_promised_file_is_there_and_no_scratch_file(project: Project) -> None:
     for name in MODELS:
         assert list(json.loads(project.read(f"metrics/{name}.json"))) == KEYS
@@ -209,18 +216,20 @@ def test_a_damaged_part_is_named_and_restored_by_dvc(project: Project) -> None:
     assert project.repro() == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_ends_everywhere_and_can_be_taken_up(project: Project, how: signal.Signals) -> None:
+@pytest.mark.parametrize(("jobs", "how"), [(2, signal.SIGINT), (2, signal.SIGTERM), (1, signal.SIGTERM)])
+def test_an_interrupted_run_ends_everywhere_and_can_be_taken_up(
+    project: Project, jobs: int, how: signal.Signals
+) -> None:
     before = project.read("dvc.lock")
     project.edit_params(lambda params: params["models"]["model_1"].update(epochs=999))
     project.edit_params(lambda params: params["models"]["model_3"].update(epochs=999))
     # As a shell starts a background job: SIGINT ignored, until the program says otherwise.
-    command = [sys.executable, "-m", "stages.repro", "--jobs", "2", "--lock", "dvc.lock"]
+    command = [sys.executable, "-m", "stages.repro", "--jobs", str(jobs), "--lock", "dvc.lock"]
     with project.start("sh", "-c", 'trap "" INT; exec "$@"', "sh", *command) as process:
         try:
             assert process.stdout is not None
             started: set[str] = set()
-            while len(started) < 2:
+            while len(started) < jobs:
                 line = process.stdout.readline()
                 assert line
                 if "Epoch 1/999" in line:
