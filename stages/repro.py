@@ -23,6 +23,9 @@ def main(jobs: int, lock: Path) -> None:
     # Of SIGINT too: a shell has its background jobs, and all that they start, ignore it.
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, signal.default_int_handler)
+    # The terminal was closed; nohup has it ignored.
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         if jobs > 1:
             _dvc("repro", "split")
@@ -59,14 +62,18 @@ def _dvc(*arguments: str) -> None:
             process.wait()
         except KeyboardInterrupt:
             _interrupt(process)
+            process.wait()
             raise
     if process.returncode:
         sys.exit(process.returncode)
 
 
 def _answer(*arguments: str) -> str:
-    """What DVC prints."""
-    return subprocess.run(["dvc", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+    """What DVC prints; ends this process where it fails."""
+    ended = subprocess.run(["dvc", *arguments], stdout=subprocess.PIPE, text=True)
+    if ended.returncode:
+        sys.exit(ended.returncode)
+    return ended.stdout
 
 
 def _interrupt(process: subprocess.Popen) -> None:

@@ -226,16 +226,17 @@ INLINE int by_points(int kernel, int width) { return kernel == TAPS && width >= 
 INLINE int spans_of(int width) { return (width + SPAN - 1) / SPAN; }
 INLINE int span_start(int span, int width) { return least(span * SPAN, width - SPAN); }
 
-/* Six neighbouring values at the points, `step` apart. */
+/* Six neighbouring values at the points, `step` apart. All products are exact, here and below: whichever of them a
+ * compiler merges with its sum, the result is the same. */
 INLINE void to_points(const vec *x, vec *at, ptrdiff_t step) {
     vec even = x[4] - 4 * x[2], odd = x[3] - 4 * x[1];
     vec even_2 = x[4] - x[2], odd_2 = 2 * (x[3] - x[1]);
-    at[0 * step] = 4 * x[0] - 5 * x[2] + x[4];
+    at[0 * step] = even_2 + 4 * (x[0] - x[2]);
     at[1 * step] = even + odd;
     at[2 * step] = even - odd;
     at[3 * step] = even_2 + odd_2;
     at[4 * step] = even_2 - odd_2;
-    at[5 * step] = 4 * x[1] - 5 * x[3] + x[5];
+    at[5 * step] = x[5] - x[3] + 4 * (x[1] - x[3]);
 }
 
 /* Four results from their values at the points. */
@@ -374,6 +375,7 @@ INLINE void add_products(const int outputs, const int inputs, const vec *dy, ptr
  * groups, rows + 2, spans) and of dy (points, outputs, groups, rows, spans). */
 static void weights_gradients_by_points(const Block *block, int groups, vec *scratch, int thread, int threads) {
     int first = part(block->outputs, thread, threads), outputs = part(block->outputs, thread + 1, threads) - first;
+    if (!outputs) return;
     int inputs = block->inputs, spans = spans_of(block->width);
     Portion portion = portion_of(block);
     int dy_group = portion.rows * spans, x_group = (portion.rows + TAPS - 1) * spans;
@@ -656,7 +658,7 @@ static void sum_group(const Block *block, int group, int images) {
     mask used = lanes_in_use(group, images);
     for (int c = 0; c < block->outputs; c++) {
         const vec *y = y_of(block, group, c);
-        /* From a point among the values: the squares, a difference of two sums, then lose nothing. */
+        /* From a point among the values: the squares, a difference of two sums, then lose little. */
         float near = y[size / 2][0];
         vec sum = splat(0), square = splat(0);
         for (int i = 0; i < size; i++) {
@@ -812,13 +814,12 @@ static void input_gradient_group(const Block *block, int group, vec *scratch) {
 void backward(const Block *blocks, int count, int images, Barrier *barrier, vec *scratch, int thread, int threads) {
     int groups = (images + LANES - 1) / LANES;
     int first = part(groups, thread, threads), last = part(groups, thread + 1, threads);
+    if (thread == 0)
+        for (const Block *block = blocks + 1; block < blocks + count; block++) pack(block, dx_width(block), 1);
     for (int group = first; group < last; group++) activate_any_backward(blocks + count - 1, group);
+    wait_for_all(barrier, threads);
     for (const Block *block = blocks + count - 1; block >= blocks; block--) {
-        wait_for_all(barrier, threads);
-        if (thread == 0) {
-            fold_norm_backward(block, groups, images);
-            if (block > blocks) pack(block, dx_width(block), 1);
-        }
+        if (thread == 0) fold_norm_backward(block, groups, images);
         wait_for_all(barrier, threads);
         for (int group = first; group < last; group++) {
             if (block->norm) norm_group_backward(block, group, images);
@@ -829,5 +830,4 @@ void backward(const Block *blocks, int count, int images, Barrier *barrier, vec 
         wait_for_all(barrier, threads);
         weights_gradients_any(block, groups, scratch, thread, threads);
     }
-    wait_for_all(barrier, threads);
 }
