@@ -32,7 +32,7 @@ readme: .venv/ready
 # Half an hour; nothing else should compute meanwhile.
 bench: .venv/ready
 	dvc repro split
-	python -m benchmark.compare --params params.yaml --raw data/raw --parts data/split --repetitions 3 \
+	python -m stages.bench --params params.yaml --raw data/raw --parts data/split --repetitions 3 \
 	    --table metrics/benchmark.md --numbers metrics/benchmark.json
 
 setup: .venv/ready

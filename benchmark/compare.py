@@ -1,4 +1,4 @@
-"""The benchmark as a whole: every model trained both ways, in turns, each time in a process of its own."""
+"""Every model trained both ways, in turns, each time in a process of its own."""
 
 import json
 import os
@@ -13,15 +13,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmark.table import render
+from benchmark import BATCH_SIZE
 from mnist_cnn.errors import InputError
-from mnist_cnn.files import write_text
 from mnist_cnn.params import load
-from stages import cli
 
-# A whole run, and a step, as the recipes have them.
+# A whole run, as the recipes have it.
 EPOCHS = 15
-BATCH_SIZE = 128
 TARGET_MODEL = "model_5"
 
 
@@ -33,12 +30,21 @@ class Row(NamedTuple):
     dropout: float
 
 
+# From a task of ``worker`` and its options to what it found.
 Work = Callable[..., dict[str, Any]]
 Runs = list[dict[str, Any]]
 
 
-def main(params: Path, raw: Path, parts: Path, repetitions: int, table: Path, numbers: Path) -> None:
-    """Train every model the classical way and by ``fit``, one epoch at a time in turns; write table and numbers."""
+def compare(params: Path, raw: Path, parts: Path, repetitions: int) -> dict[str, Any]:
+    """Train every model the classical way and by ``fit``, one epoch at a time in turns; all that was found.
+
+    Args:
+        raw: a folder with MNIST as torchvision lays it out.
+        parts: what the split made of it.
+
+    Raises:
+        InputError: something is missing or out of range, or a measurement failed.
+    """
     if repetitions < 1:
         raise InputError(f"repetitions: {repetitions} is not allowed: at least 1")
     for needed in (raw, parts):
@@ -47,33 +53,31 @@ def main(params: Path, raw: Path, parts: Path, repetitions: int, table: Path, nu
     settings = load(params)
     if TARGET_MODEL not in settings.models:
         raise InputError(f"{params}: models: {TARGET_MODEL} is missing; the way to the target is measured on it")
+    names, images = list(settings.models), settings.split.train
     rows = [Row(name, name, recipe.dropout) for name, recipe in settings.models.items()]
     # Its recipe does without the dropout that its network was written with; the classical loop has it.
     rows.append(Row(f"{TARGET_MODEL}, dropout 0.1", TARGET_MODEL, 0.1))
-    images = settings.split.train
 
     with tempfile.TemporaryDirectory() as scratch:
 
         def work(task: str, row: Row, epochs: int = 1, weights: str = "unused") -> dict[str, Any]:
-            """See ``worker``."""
             return run_worker(
-                task=task, model=row.model, epochs=epochs, dropout=row.dropout,
-                params=params, raw=raw, parts=parts, weights=Path(scratch) / weights,
+                task=task, model=row.model, epochs=epochs, dropout=row.dropout, params=str(params), raw=str(raw),
+                parts=str(parts), weights=str(Path(scratch) / weights),
             )  # fmt: skip
 
-        speeds, compiled = work("product", rows[0]), work("compile", rows[0])["seconds"]
-        flops = {row.name: work("flops", row)["flops"] * -(-images // BATCH_SIZE) for row in rows}
+        speeds, compiled = work("product", rows[0]), work("compilation", rows[0])["seconds"]
+        flops = {row.name: work("flops", row)["flops"] * images / BATCH_SIZE for row in rows}
         classical, own = take_turns(work, rows, repetitions, images)
         race = race_to_target(work, rows, settings.targets.test_accuracy)
 
-    del speeds["spawned"]
     limit = max(speeds.values())
-    names = list(settings.models)
     models = {
         row.name: summarise(classical[row.model], own[row.name], images, flops[row.name], limit, compiled)
         for row in rows
     }
-    result = {
+    seconds = sum(median(map(epoch_seconds, own[name])) for name in names)
+    return {
         "machine": describe_machine() | {f"{precision}_flops": round(speed) for precision, speed in speeds.items()},
         "repetitions": repetitions,
         "images": {"train": images, "val": settings.split.val},
@@ -81,26 +85,20 @@ def main(params: Path, raw: Path, parts: Path, repetitions: int, table: Path, nu
         "models": models,
         **totals([(classical[name], own[name]) for name in names], compiled),
         "peak_memory_mb": max(models[name]["peak_memory_mb"] for name in names),
-        "share_of_limit": round(
-            sum(flops[name] for name in names) / sum(median(map(epoch_seconds, own[name])) for name in names) / limit,
-            3,
-        ),
+        "share_of_limit": round(sum(flops[name] for name in names) / seconds / limit, 3),
         **race,
     }
-    write_text(numbers, json.dumps(result, indent=2) + "\n")
-    write_text(table, render(result))
-    print(f"{table}, {numbers}")
 
 
 def take_turns(work: Work, rows: list[Row], repetitions: int, images: int) -> tuple[dict[str, Runs], dict[str, Runs]]:
-    """An epoch of each model by the classical loop, and of each row by ``fit``, so many times; runs by name."""
+    """An epoch of each model by the classical loop and of each row by ``fit``, so many times; runs by name."""
     classical: dict[str, Runs] = {row.model: [] for row in rows}
     own: dict[str, Runs] = {row.name: [] for row in rows}
-    turn = [(task, row) for row in rows for task in ("classical", "fit") if task == "fit" or row.name == row.model]
+    turn = [(task, row) for row in rows for task in ("classical", "own") if task == "own" or row.name == row.model]
     planned, started = repetitions * len(turn), time.monotonic()
     for done, (task, row) in enumerate(repetitions * turn, start=1):
         run = work(task, row)
-        (own if task == "fit" else classical)[row.name].append(run)
+        (own if task == "own" else classical)[row.name].append(run)
         left = (time.monotonic() - started) / done * (planned - done) / 60
         print(
             f"[{done}/{planned}] {row.name}, {task}: {images / epoch_seconds(run):,.0f} images/s; about {left:.0f} min "
@@ -114,32 +112,31 @@ def race_to_target(work: Work, rows: list[Row], target: float) -> dict[str, Any]
     """Both ways from a cold start to a test accuracy, which is measured when both have ended."""
     row = next(row for row in rows if row.name == TARGET_MODEL)
     print(f"{TARGET_MODEL} to {target} %, both ways from a cold start, {EPOCHS} epochs each...", flush=True)
-    tasks = {"fit": "cold", "classical": "classical"}
-    runs = {way: work(task, row, EPOCHS, way) for way, task in tasks.items()}
-    ways = {
-        way: way_to_target(run, work("test", row, weights=way)["test_accuracies"], target) for way, run in runs.items()
-    }
+    runs = {task: work(task, row, EPOCHS, task) for task in ("cold", "classical")}
+    own, classical = (
+        way_to_target(run, work("measured", row, weights=task)["test_accuracies"], target) for task, run in runs.items()
+    )
+    sooner = round(classical["seconds"] / own["seconds"], 2) if own["reached"] else None
     return {
-        "time_to_target": {"test_accuracy": target, **ways},
-        "time_to_target_speedup": round(ways["classical"]["seconds"] / ways["fit"]["seconds"], 2),
+        "time_to_target": {"test_accuracy": target, "own": own, "classical": classical},
+        "time_to_target_speedup": sooner,
     }
 
 
 def run_worker(**options: object) -> dict[str, Any]:
-    """What ``benchmark.worker`` says, and ``spawned``: when its process was started.
+    """What ``worker`` finds; of timed runs also ``spawned``, when the process was started.
 
     Raises:
         InputError: it failed.
     """
-    command = [sys.executable, "-m", "benchmark.worker"]
-    for name, value in options.items():
-        command += [f"--{name}", str(value)]
     spawned = time.monotonic()
+    command = [sys.executable, "-m", "benchmark.worker", json.dumps(options)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise InputError(f"benchmark: {options['task']} of {options['model']} failed: {reason}")
-    return {"spawned": spawned, **json.loads(done.stdout)}
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found | ({"spawned": spawned} if "began" in found else {})
 
 
 def epoch_seconds(run: dict[str, Any]) -> float:
@@ -155,7 +152,7 @@ def start_seconds(run: dict[str, Any]) -> float:
 
 
 def whole_seconds(run: dict[str, Any], extra: float = 0.0) -> float:
-    """A whole run from a cold start, foretold from its first epoch; ``extra`` is what comes before."""
+    """A whole run from a cold start, foretold from one epoch; ``extra`` is what comes before."""
     return extra + start_seconds(run) + EPOCHS * epoch_seconds(run)
 
 
@@ -168,8 +165,8 @@ def spread(values: list[float], digits: int) -> dict[str, float]:
     }
 
 
-def summarise(classical: Runs, own: Runs, images: int, flops: int, limit: float, compiled: float) -> dict[str, Any]:
-    """A model's figures from its runs, which were made in turns: each ratio is of two that followed each other.
+def summarise(classical: Runs, own: Runs, images: int, flops: float, limit: float, compiled: float) -> dict[str, Any]:
+    """A model's figures from its runs, which were made in turns: each ratio is of two of the same turn.
 
     Args:
         flops: of an epoch.
@@ -233,7 +230,3 @@ def describe_machine() -> dict[str, object]:
         "python": platform.python_version(),
         "torch": version("torch"),
     }
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -71,6 +71,7 @@ class Recipe(_Section):
     warmup_share: Share
     momentum: Share
     weight_decay: Share
+    clip_norm: Annotated[float, Field(ge=0, le=1e6)]
     weight_average: Share
     dropout: Share
     augmentation: Augmentation

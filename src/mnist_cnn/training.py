@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from mnist_cnn import metrics
@@ -112,7 +113,7 @@ def fit(
                 rate = learning_rate(recipe, epoch * steps_an_epoch + position, steps)
                 batch = train.take(indices)
                 inputs = normalisation(augment(intensities(batch.pixels), recipe.augmentation, generator))
-                totals += train_step(forward, optimizer, inputs, batch.labels, rate)
+                totals += train_step(forward, optimizer, inputs, batch.labels, rate, recipe.clip_norm)
                 if average:
                     average.update()
                 if not bar.disable and ((position + 1) % _STEPS_A_REFRESH == 0 or position + 1 == steps_an_epoch):
@@ -162,9 +163,17 @@ class WeightAverage:
 
 
 def train_step(
-    forward: Forward, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, rate: float
+    forward: Forward,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    labels: Tensor,
+    rate: float,
+    clip_norm: float = 0.0,
 ) -> Tensor:
     """One step of gradient descent at a learning rate.
+
+    A gradient that is longer than ``clip_norm``, all weights taken together, is shortened to it; 0 leaves all as
+    they are.
 
     Returns float64 ``(2,)``: the loss summed over the batch, and the number of images recognised.
     """
@@ -174,6 +183,8 @@ def train_step(
     loss = F.cross_entropy(scores, labels)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if clip_norm:
+        clip_grad_norm_([weight for group in optimizer.param_groups for weight in group["params"]], clip_norm)
     optimizer.step()
     recognised = (scores.detach().argmax(1) == labels).sum()
     return torch.stack([loss.detach() * len(labels), recognised]).double()

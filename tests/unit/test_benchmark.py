@@ -64,7 +64,9 @@ def result() -> dict[str, Any]:
         "models": {"model_5": compare.summarise(CLASSICAL, OWN, 1000, 60_000, 1e5, 7)},
         "speedup_total": 8.123,
         "speedup_total_cold": 7.0,
-        "time_to_target": {"test_accuracy": 99.4, "fit": way, "classical": way | {"seconds": 480.0}},
+        "peak_memory_mb": 720,
+        "share_of_limit": 0.25,
+        "time_to_target": {"test_accuracy": 99.4, "own": way, "classical": way | {"seconds": 480.0}},
         "time_to_target_speedup": 8.0,
     }  # fmt: skip
 
@@ -75,9 +77,9 @@ def test_the_table_shows_each_model_and_the_sum(result: dict[str, Any]) -> None:
         "| model_5 | 20 (17 to 25) | 167 (100 to 200) | **8.0 times** (5.0 to 10.0) | 7.1 times | 720 (500) "
         "| 10% (1%) |" in text
     )
-    assert "| **All five, summed** | | | **8.1 times** | 7.0 times | | |" in text
+    assert "| **All, summed** | | | **8.1 times** | 7.0 times | 720 at most | 25% |" in text
     assert "`fit` reaches it after 12 epochs, 60 s" in text and ": **8.0 times** sooner" in text
-    assert "bfloat16 matrix product here, 300 GFLOP/s (float32: 100)" in text
+    assert "bfloat16 product of two matrices 2,048 wide, 300 GFLOP/s (float32: 100)" in text
 
 
 def test_a_loop_that_does_not_arrive_gives_a_lower_bound(result: dict[str, Any]) -> None:
@@ -86,21 +88,23 @@ def test_a_loop_that_does_not_arrive_gives_a_lower_bound(result: dict[str, Any])
     assert "does not reach it in 12 epochs" in text and ": at least **8.0 times** sooner" in text
 
 
-def test_a_worker_that_fails_is_named_with_its_reason(tmp_path: Path) -> None:
+def test_where_fit_does_not_arrive_there_is_no_ratio(result: dict[str, Any]) -> None:
+    result["time_to_target"]["own"] = result["time_to_target"]["own"] | {"reached": False}
+    result["time_to_target_speedup"] = None
+    text = render(result)
+    assert "`fit` does not reach it in 12 epochs" in text and "sooner" not in text
+
+
+def test_a_worker_that_fails_is_named_with_its_reason() -> None:
     with pytest.raises(InputError, match=r"benchmark: flops of model_9 failed: error: .*model_9"):
-        compare.run_worker(
-            task="flops", model="model_9", epochs=1, dropout=0.0, params=tmp_path, raw=tmp_path, parts=tmp_path,
-            weights=tmp_path,
-        )  # fmt: skip
+        compare.run_worker(task="flops", model="model_9")
 
 
-def test_what_is_missing_is_named_and_nothing_written(tmp_path: Path) -> None:
-    table, numbers = tmp_path / "table.md", tmp_path / "numbers.json"
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="raw: is not there"):
-        compare.main(Path("params.yaml"), tmp_path / "raw", tmp_path, 1, table, numbers)
+        compare.compare(Path("params.yaml"), tmp_path / "raw", tmp_path, 1)
     with pytest.raises(InputError, match="repetitions: 0"):
-        compare.main(Path("params.yaml"), tmp_path, tmp_path, 0, table, numbers)
-    assert list(tmp_path.iterdir()) == []
+        compare.compare(Path("params.yaml"), tmp_path, tmp_path, 0)
 
 
 def test_the_committed_table_is_that_of_the_committed_numbers() -> None:

@@ -30,6 +30,7 @@ RECIPE = Recipe(
     momentum=0.9,
     weight_decay=0.0001,
     weight_average=0.0,
+    clip_norm=0.0,
     dropout=0.1,
     augmentation=Augmentation(rotation_deg=0, shift_px=0, scale_percent=0),
 )
@@ -321,6 +322,23 @@ def test_a_step_goes_down_the_gradient_of_the_mean_loss_at_its_rate() -> None:
     torch.testing.assert_close(weight.detach(), start - 0.25 * gradient)
     assert totals.dtype == torch.float64
     assert totals.tolist() == pytest.approx([6 * loss.item(), (scores.argmax(1) == labels).sum().item()])
+
+
+def test_a_long_gradient_is_shortened_and_a_short_one_left() -> None:
+    images = digits(10)
+    gradients = []
+    for clip_norm in (0.0, 0.5, 1e6):
+        torch.manual_seed(4)
+        recorder = Recorder()
+        before = torch.cat([parameter.detach().flatten().clone() for parameter in recorder.parameters()])
+        trained(recorder, RECIPE.model_copy(update={"clip_norm": clip_norm, "momentum": 0.0}), train=images)
+        after = torch.cat([parameter.detach().flatten() for parameter in recorder.parameters()])
+        gradients.append((before - after) / RECIPE.max_lr)
+    free, short, bounded = gradients
+    assert free.norm() > 1
+    assert short.norm().item() == pytest.approx(0.5, rel=1e-3)
+    torch.testing.assert_close(short / short.norm(), free / free.norm(), rtol=1e-3, atol=1e-4)
+    assert torch.equal(bounded, free)
 
 
 def test_momentum_is_nesterovs_and_weight_decay_is_added() -> None:

@@ -1,0 +1,21 @@
+"""How fast training is, against the classical loop."""
+
+import json
+from pathlib import Path
+
+from benchmark.compare import compare
+from benchmark.table import render
+from mnist_cnn.files import write_text
+from stages import cli
+
+
+def main(params: Path, raw: Path, parts: Path, repetitions: int, table: Path, numbers: Path) -> None:
+    """Train every model the classical way and by ``fit``, an epoch at a time in turns; write table and numbers."""
+    result = compare(params, raw, parts, repetitions)
+    write_text(numbers, json.dumps(result, indent=2) + "\n")
+    write_text(table, render(result))
+    print(f"{table}, {numbers}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
