@@ -12,9 +12,10 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_table_is_the_generated_one() -> None:
-    shown = README.split("<!-- comparison -->\n")[1].split("<!-- end of comparison -->")[0]
-    assert shown == (ROOT / "metrics/comparison.md").read_text(), "run 'make readme'"
+@pytest.mark.parametrize("name", ["comparison", "benchmark"])
+def test_the_tables_are_the_generated_ones(name: str) -> None:
+    shown = README.split(f"<!-- {name} -->\n")[1].split(f"<!-- end of {name} -->")[0]
+    assert shown == (ROOT / f"metrics/{name}.md").read_text(), "run 'make readme'"
 
 
 def test_the_headline_is_the_selected_models() -> None:
