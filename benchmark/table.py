@@ -28,7 +28,8 @@ def _row(name: str, figures: dict[str, Any]) -> str:
         _speed(figures["images_per_second_classical"]),
         _speed(figures["images_per_second"]),
         f"**{figures['speedup']:.1f} times** ({ratio['least']:.1f} to {ratio['largest']:.1f})",
-        f"{figures['speedup_cold']:.1f} times",
+        f"{figures['speedup_cold']:.1f} times, started in {figures['start_seconds']:.1f} s "
+        f"({figures['start_seconds_classical']:.1f} s)",
         f"{figures['peak_memory_mb']:,} ({figures['peak_memory_mb_classical']:,})",
         f"{figures['share_of_limit']:.0%} ({figures['share_of_limit_classical']:.0%})",
     ]
@@ -61,7 +62,7 @@ def _machine(result: dict[str, Any]) -> str:
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}, "
         f"Python {machine['python']}, PyTorch {machine['torch']}. Medians of {result['repetitions']} repetitions in "
-        "turns, least and largest in brackets; in the last two columns the classical loop is in brackets. An epoch is "
+        "turns, least and largest in brackets; in the last three columns the classical loop is in brackets. An epoch is "
         f"{images['train']:,} training images and the evaluation on {images['val']:,}. The cold start is the process's "
         f"own and, once for `fit`, the kernels' compilation, {result['compile_seconds']:.1f} s. The limit is the speed "
         f"of PyTorch's {limit} product of two matrices 2,048 wide, {machine[f'{limit}_flops'] / 1e9:.0f} GFLOP/s "

@@ -74,7 +74,8 @@ def result() -> dict[str, Any]:
 def test_the_table_shows_each_model_and_the_sum(result: dict[str, Any]) -> None:
     text = render(result)
     assert (
-        "| model_5 | 20 (17 to 25) | 167 (100 to 200) | **8.0 times** (5.0 to 10.0) | 7.1 times | 720 (500) "
+        "| model_5 | 20 (17 to 25) | 167 (100 to 200) | **8.0 times** (5.0 to 10.0) "
+        "| 7.1 times, started in 3.0 s (4.0 s) | 720 (500) "
         "| 10% (1%) |" in text
     )
     assert "| **All, summed** | | | **8.1 times** | 7.0 times | 720 at most | 25% |" in text
