@@ -62,8 +62,8 @@ def _machine(result: dict[str, Any]) -> str:
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}, "
         f"Python {machine['python']}, PyTorch {machine['torch']}. Medians of {result['repetitions']} repetitions in "
-        "turns, least and largest in brackets; in the last three columns the classical loop is in brackets. An epoch is "
-        f"{images['train']:,} training images and the evaluation on {images['val']:,}. The cold start is the process's "
+        "turns, least and largest in brackets; in the last three columns the classical loop is in brackets. An epoch "
+        f"is {images['train']:,} training images and the evaluation on {images['val']:,}. The cold start is the process's "
         f"own and, once for `fit`, the kernels' compilation, {result['compile_seconds']:.1f} s. The limit is the speed "
         f"of PyTorch's {limit} product of two matrices 2,048 wide, {machine[f'{limit}_flops'] / 1e9:.0f} GFLOP/s "
         f"(float32: {machine['float32_flops'] / 1e9:.0f}), and operations are the textbook's; `fit` computes in "
