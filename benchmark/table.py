@@ -67,6 +67,6 @@ def _machine(result: dict[str, Any]) -> str:
         "The cold start is the process's own and, once for `fit`, the kernels' compilation, "
         f"{result['compile_seconds']:.1f} s. "
         f"The limit is the speed of PyTorch's {limit} product of two matrices 2,048 wide, "
-        f"{machine[f'{limit}_flops'] / 1e9:.0f} GFLOP/s (float32: {machine['float32_flops'] / 1e9:.0f}), and operations "
-        "are the textbook's; `fit` computes in float32, with fewer of them."
+        f"{machine[f'{limit}_flops'] / 1e9:.0f} GFLOP/s (float32: {machine['float32_flops'] / 1e9:.0f}), and "
+        "operations are the textbook's; `fit` computes in float32, with fewer of them."
     )
