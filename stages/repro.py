@@ -1,5 +1,6 @@
 """The whole pipeline as ``dvc repro`` runs it, but with the models trained side by side."""
 
+import json
 import os
 import re
 import signal
@@ -30,10 +31,11 @@ def main(jobs: int, lock: Path) -> None:
         if jobs > 1:
             _dvc("repro", "split")
             names = _answer("stage", "list", "--name-only").split()
-            # What it misses, if anything, is left to the last call.
-            stale = re.findall(r"^Running stage '(?:train|evaluate)@(.+)'", _answer("repro", "--dry"), re.MULTILINE)
+            # Its keys are the stages that are not up to date. What it misses, if anything, is left to the last call.
+            stale = json.loads(_answer("status", "--json"))
+            models = [name.partition("@")[2] for name in names if name.startswith("train@")]
             try:
-                failed = _side_by_side(list(dict.fromkeys(stale)), jobs)
+                failed = _side_by_side([m for m in models if {f"train@{m}", f"evaluate@{m}"} & stale.keys()], jobs)
             finally:
                 write_text(lock, in_order(lock.read_text(encoding="utf-8"), names))
             if failed:
