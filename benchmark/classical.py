@@ -40,19 +40,19 @@ def train_classically(
 ) -> Iterator[float]:
     """Train a network in place; yields the validation accuracy in percent as each epoch ends.
 
-    Each step asks for its loss as a number. The learning rate falls tenfold where it did in the brief's log.
+    Each step asks for its loss as a number, as for a progress bar. The learning rate falls tenfold where it did in the
+    brief's log.
     """
     optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9)
     scheduler = MultiStepLR(optimizer, FALLS_AFTER, gamma=0.1)
     for _ in range(epochs):
         network.train()
-        summed_loss = 0.0
         for images, labels in train_loader:
             optimizer.zero_grad()
             loss = F.cross_entropy(network(images), labels)
             loss.backward()
             optimizer.step()
-            summed_loss += loss.item()
+            loss.item()
         scheduler.step()
         network.eval()
         correct = seen = 0

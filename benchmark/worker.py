@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,22 +76,16 @@ def cold(
     *, model: str, epochs: int, dropout: float, params: str, parts: str, weights: str, **unused: object
 ) -> dict[str, Any]:
     """As ``own``, with the kernels compiled anew."""
-    with tempfile.TemporaryDirectory() as scratch:
-        # Where the compiled kernels are looked for.
-        sys.prefix = scratch
+    with _empty_environment():
         return own(model=model, epochs=epochs, dropout=dropout, params=params, parts=parts, weights=weights)
 
 
 def compilation(**unused: object) -> dict[str, Any]:
     """Seconds to compile the kernels. They are there afterwards, for the runs to come."""
-    installed = sys.prefix
-    with tempfile.TemporaryDirectory() as scratch:
-        sys.prefix = scratch
+    with _empty_environment():
         began = time.monotonic()
         load_kernels()
         seconds = time.monotonic() - began
-    sys.prefix = installed
-    load_kernels.cache_clear()
     load_kernels()
     return {"seconds": seconds}
 
@@ -131,6 +126,19 @@ def flops(*, model: str, **unused: object) -> dict[str, Any]:
     with FlopCounterMode(display=False) as counter:
         train_step(network, torch.optim.SGD(network.parameters(), lr=0.1), inputs, labels, 0.1)
     return {"flops": counter.get_total_flops()}
+
+
+@contextmanager
+def _empty_environment() -> Iterator[None]:
+    """The compiled kernels are looked for in a folder that does not have them."""
+    installed = sys.prefix
+    with tempfile.TemporaryDirectory() as scratch:
+        sys.prefix = scratch
+        try:
+            yield
+        finally:
+            sys.prefix = installed
+            load_kernels.cache_clear()
 
 
 def _timed(epochs: Epochs, weights: Path) -> dict[str, Any]:
