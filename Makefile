@@ -29,7 +29,7 @@ readme: .venv/ready
 	python -m stages.readme --name comparison --table metrics/comparison.md --readme README.md
 	python -m stages.readme --name benchmark --table metrics/benchmark.md --readme README.md
 
-# Half an hour; nothing else should compute meanwhile.
+# 23 minutes on two cores; nothing else should compute meanwhile.
 bench: .venv/ready
 	dvc repro split
 	python -m stages.bench --params params.yaml --raw data/raw --parts data/split --repetitions 3 \
