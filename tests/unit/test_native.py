@@ -26,9 +26,10 @@ def randomised(network: nn.Sequential, seed: int) -> nn.Sequential:
     """Weights, biases and norms that hide no term of any formula by being 0 or 1."""
     torch.manual_seed(seed)
     for layer in network:
-        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+        if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight)
-            nn.init.normal_(layer.bias)
+            if layer.bias is not None:
+                nn.init.normal_(layer.bias)
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias)
@@ -113,6 +114,12 @@ def test_any_number_of_threads_gives_the_same_bytes(name: str) -> None:
     assert all(same_bytes(results[0], other) for other in results[1:])
 
 
+def fits(layer: nn.Conv2d, place: nn.Conv2d) -> bool:
+    """Whether a layer takes and gives maps of the same size as the one planned for its place."""
+    names = "in_channels", "out_channels", "kernel_size", "padding"
+    return all(getattr(layer, name) == getattr(place, name) for name in names)
+
+
 @st.composite
 def networks(draw: st.DrawFn) -> tuple[nn.Sequential, tuple[int, int, int]]:
     """Any row of blocks that the kernels say they know, and the size of its images."""
@@ -123,7 +130,11 @@ def networks(draw: st.DrawFn) -> tuple[nn.Sequential, tuple[int, int, int]]:
         shrunk = height + 2 * padding - kernel + 1, width + 2 * padding - kernel + 1
         if min(shrunk) < 2:
             break
-        layers.append(nn.Conv2d(channels, outputs, kernel, padding=padding))
+        sections = draw(st.sampled_from([n for n in range(1, channels + 1) if channels % n == outputs % n == 0]))
+        fresh = nn.Conv2d(channels, outputs, kernel, padding=padding, groups=sections, bias=draw(st.booleans()))
+        # Or one that is in the network already.
+        shared = [layer for layer in layers if isinstance(layer, nn.Conv2d) and fits(layer, fresh)]
+        layers.append(draw(st.sampled_from([fresh, *shared])))
         channels, (height, width) = outputs, shrunk
         after = draw(st.sampled_from(["", "n", "r", "nr", "p", "rp", "nrp"]))
         layers += [nn.BatchNorm2d(channels)] * ("n" in after) + [nn.ReLU()] * ("r" in after)
@@ -136,6 +147,20 @@ def networks(draw: st.DrawFn) -> tuple[nn.Sequential, tuple[int, int, int]]:
     else:
         layers += [nn.Conv2d(channels, classes, 1), nn.AdaptiveAvgPool2d(1)]
     return nn.Sequential(*layers), size
+
+
+@pytest.mark.parametrize("sections", [2, 6])
+def test_a_convolution_in_sections_and_one_used_twice_are_computed_as_by_pytorch(sections: int) -> None:
+    # Wide enough to be computed by points; without and with biases.
+    twice = nn.Conv2d(6, 6, 3, padding=1, bias=False)
+    network = nn.Sequential(
+        *(nn.Conv2d(1, 6, 3), nn.ReLU(), twice, nn.BatchNorm2d(6), nn.ReLU()),
+        *(nn.Conv2d(6, 12, 3, padding=1, groups=sections, bias=False), nn.BatchNorm2d(12), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(12, 6, 1, groups=sections), twice, nn.BatchNorm2d(6), nn.ReLU()),
+        *(nn.Conv2d(6, 10, 1), nn.AdaptiveAvgPool2d(1)),
+    )
+    mine, _ = usual_errors(network, (1, 20, 20), 41, 48)
+    assert mine < TOLERANCE
 
 
 @settings(max_examples=60)
@@ -296,8 +321,7 @@ def test_the_gradient_goes_where_the_activation_went(relu: list[nn.Module], pool
         ([nn.Conv2d(1, 10, 5, padding=2)], "Conv2d"),
         ([nn.Conv2d(1, 10, 3, stride=2)], "Conv2d"),
         ([nn.Conv2d(1, 10, 3, dilation=2)], "Conv2d"),
-        ([nn.Conv2d(2, 10, 1, groups=2)], "Conv2d"),
-        ([nn.Conv2d(1, 10, 1, bias=False)], "Conv2d"),
+        ([nn.Conv2d(1, 10, 1), nn.BatchNorm2d(10, affine=False)], "BatchNorm2d"),
         ([nn.Conv2d(1, 10, 1), nn.MaxPool2d(3)], "MaxPool2d"),
         ([nn.Conv2d(1, 10, 1), nn.AvgPool2d(2)], "AvgPool2d"),
         ([nn.Conv2d(1, 10, 1), nn.AdaptiveAvgPool2d(2)], "AdaptiveAvgPool2d"),

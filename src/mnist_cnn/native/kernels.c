@@ -31,7 +31,7 @@ enum { TILE_OUTPUTS = 2, TILE_COLUMNS = 2, GRADIENT_OUTPUTS = 1, POINTS_OUTPUTS 
 #endif
 
 typedef struct {
-    int32_t inputs, outputs, kernel, padding, height, width;
+    int32_t inputs, outputs, kernel, padding, height, width, sections;
     int32_t norm, relu, pool, z_height, z_width, z_padding, dy_padding;
     uint32_t drop_below;
     float keep_scale, epsilon, momentum;
@@ -109,6 +109,9 @@ INLINE ptrdiff_t z_channel(const Block *block) {
 INLINE ptrdiff_t dy_channel(const Block *block) {
     return (ptrdiff_t)(block->height + 2 * block->dy_padding) * dy_row(block);
 }
+/* A convolution in sections is as many independent ones, each from its own inputs to its own outputs. */
+INLINE int section_inputs(const Block *block) { return block->inputs / block->sections; }
+INLINE int section_outputs(const Block *block) { return block->outputs / block->sections; }
 INLINE const vec *x_of(const Block *block, int group, int i) {
     return (const vec *)block->x + ((ptrdiff_t)group * block->inputs + i) * x_channel(block);
 }
@@ -178,8 +181,9 @@ INLINE void convolve(const int kernel, const vec *x, ptrdiff_t x_step, ptrdiff_t
     }
 }
 
-/* The gradient of the weights from input i to some outputs, over all groups. */
-INLINE void weights_gradient(const int outputs, const int kernel, const Block *block, int groups, int o, int i) {
+/* The gradient of the weights from input i to some outputs, over all groups, to dweight, a step apart. */
+INLINE void weights_gradient(const int outputs, const int kernel, const Block *block, int groups, int o, int i,
+                             float *dweight, ptrdiff_t step) {
     int width = x_width(block), dy_width = dy_row(block);
     ptrdiff_t dy_step = dy_channel(block);
     vec sum[GRADIENT_OUTPUTS][9];
@@ -199,18 +203,29 @@ INLINE void weights_gradient(const int outputs, const int kernel, const Block *b
     }
     UNROLL for (int c = 0; c < outputs; c++)
         UNROLL for (int tap = 0; tap < kernel * kernel; tap++)
-            block->dweight[((ptrdiff_t)(o + c) * block->inputs + i) * kernel * kernel + tap] = total(sum[c][tap]);
+            dweight[c * step + tap] = total(sum[c][tap]);
 }
 
-/* Threads share the pairs of an input and a few outputs. */
+/* Threads share the pairs of an input and a few outputs; of a convolution in sections, the outputs. */
 INLINE void weights_gradients(const int kernel, const Block *block, int groups, int thread, int threads) {
+    int inputs = section_inputs(block), outputs = section_outputs(block), taps = kernel * kernel;
+    ptrdiff_t step = inputs * taps;
+    if (block->sections > 1) {
+        for (int o = part(block->outputs, thread, threads); o < part(block->outputs, thread + 1, threads); o++)
+            for (int i = 0; i < inputs; i++)
+                weights_gradient(1, kernel, block, groups, o, o / outputs * inputs + i,
+                                 block->dweight + o * step + i * taps, step);
+        return;
+    }
     int steps = (block->outputs + GRADIENT_OUTPUTS - 1) / GRADIENT_OUTPUTS, tasks = steps * block->inputs;
     for (int task = part(tasks, thread, threads); task < part(tasks, thread + 1, threads); task++) {
         int i = task / steps, o = task % steps * GRADIENT_OUTPUTS;
+        float *dweight = block->dweight + o * step + i * taps;
         if (o + GRADIENT_OUTPUTS <= block->outputs)
-            weights_gradient(GRADIENT_OUTPUTS, kernel, block, groups, o, i);
+            weights_gradient(GRADIENT_OUTPUTS, kernel, block, groups, o, i, dweight, step);
         else
-            for (; o < block->outputs; o++) weights_gradient(1, kernel, block, groups, o, i);
+            for (; o < block->outputs; o++, dweight += step)
+                weights_gradient(1, kernel, block, groups, o, i, dweight, step);
     }
 }
 
@@ -432,33 +447,46 @@ static void weights_gradients_by_points(const Block *block, int groups, vec *scr
 
 /* ---- Convolution, either way --------------------------------------------------------------------------------- */
 
-/* Weights in the order in which a convolution reads them: (inputs, taps, outputs), or by points (some outputs, rows,
- * inputs, points, those outputs). The gradient of the input is a convolution too, with inputs and outputs exchanged
- * and the taps in reverse. */
-static void pack(const Block *block, int width, int backward) {
+/* How many numbers the packed weights of one section are. */
+INLINE ptrdiff_t packed_size(const Block *block, int width) {
+    int taps = by_points(block->kernel, width) ? TAPS * POINTS : block->kernel * block->kernel;
+    return (ptrdiff_t)section_inputs(block) * section_outputs(block) * taps;
+}
+
+/* The weights of one section in the order in which a convolution reads them: (inputs, taps, outputs), or by points
+ * (some outputs, rows, inputs, points, those outputs). The gradient of the input is a convolution too, with inputs and
+ * outputs exchanged and the taps in reverse. */
+static void pack_section(const Block *block, int width, int backward, const float *weight, float *packed) {
     int kernel = block->kernel, taps = kernel * kernel;
-    int inputs = backward ? block->outputs : block->inputs, outputs = backward ? block->inputs : block->outputs;
+    int inputs = backward ? section_outputs(block) : section_inputs(block);
+    int outputs = backward ? section_inputs(block) : section_outputs(block);
 #define WEIGHT(o, i, tap)                                                                                          \
-    (backward ? block->weight[((ptrdiff_t)(i) * outputs + (o)) * taps + taps - 1 - (tap)]                          \
-              : block->weight[((ptrdiff_t)(o) * inputs + (i)) * taps + (tap)])
+    (backward ? weight[((ptrdiff_t)(i) * outputs + (o)) * taps + taps - 1 - (tap)]                                 \
+              : weight[((ptrdiff_t)(o) * inputs + (i)) * taps + (tap)])
     if (!by_points(kernel, width)) {
         for (int o = 0; o < outputs; o++)
             for (int i = 0; i < inputs; i++)
-                for (int tap = 0; tap < taps; tap++)
-                    block->packed[((ptrdiff_t)i * taps + tap) * outputs + o] = WEIGHT(o, i, tap);
+                for (int tap = 0; tap < taps; tap++) packed[((ptrdiff_t)i * taps + tap) * outputs + o] = WEIGHT(o, i, tap);
         return;
     }
     for (int o = 0, count; o < outputs; o += count) {
         count = together(o, outputs, POINTS_OUTPUTS);
-        float *packed = block->packed + (ptrdiff_t)o * inputs * TAPS * POINTS;
+        float *to = packed + (ptrdiff_t)o * inputs * TAPS * POINTS;
         for (int c = 0; c < count; c++)
             for (int row = 0; row < TAPS; row++)
                 for (int i = 0; i < inputs; i++)
                     weights_to_points(WEIGHT(o + c, i, row * TAPS), WEIGHT(o + c, i, row * TAPS + 1),
                                       WEIGHT(o + c, i, row * TAPS + 2),
-                                      packed + (ptrdiff_t)(row * inputs + i) * POINTS * count + c, count);
+                                      to + (ptrdiff_t)(row * inputs + i) * POINTS * count + c, count);
     }
 #undef WEIGHT
+}
+
+static void pack(const Block *block, int width, int backward) {
+    ptrdiff_t weights = (ptrdiff_t)section_inputs(block) * section_outputs(block) * block->kernel * block->kernel;
+    for (int section = 0; section < block->sections; section++)
+        pack_section(block, width, backward, block->weight + section * weights,
+                     block->packed + section * packed_size(block, width));
 }
 
 static void convolve_any(int kernel, const vec *x, ptrdiff_t x_step, ptrdiff_t x_row, int border, int inputs,
@@ -473,7 +501,7 @@ static void convolve_any(int kernel, const vec *x, ptrdiff_t x_step, ptrdiff_t x
 }
 
 static void weights_gradients_any(const Block *block, int groups, vec *scratch, int thread, int threads) {
-    if (by_points(block->kernel, block->width))
+    if (by_points(block->kernel, block->width) && block->sections == 1)
         weights_gradients_by_points(block, groups, scratch, thread, threads);
     else if (block->kernel == 1)
         weights_gradients(1, block, groups, thread, threads);
@@ -728,14 +756,14 @@ static void fold_norm_backward(const Block *block, int groups, int images) {
         double sum, product;
         add_groups(block, groups, c, &sum, &product);
         if (!block->norm) {
-            block->dbias[c] = sum;
+            if (block->dbias) block->dbias[c] = sum;
             continue;
         }
         double inverse = channel[INVERSE * row];
         double projected = product * inverse;
         block->dbeta[c] = sum;
         block->dgamma[c] = projected;
-        block->dbias[c] = 0; /* Batch norm takes the mean away again. */
+        if (block->dbias) block->dbias[c] = 0; /* Batch norm takes the mean away again. */
         channel[DY_MEAN * row] = sum / count;
         channel[SLOPE * row] = inverse * projected / count;
     }
@@ -760,8 +788,12 @@ static void norm_group_backward(const Block *block, int group, int images) {
 /* ---- The whole network --------------------------------------------------------------------------------------- */
 
 static void convolve_group(const Block *block, int group, vec *scratch) {
-    convolve_any(block->kernel, x_of(block, group, 0), x_channel(block), x_width(block), block->padding, block->inputs,
-                 block->outputs, block->height, block->width, block->packed, block->bias, y_of(block, group, 0), scratch);
+    int inputs = section_inputs(block), outputs = section_outputs(block);
+    for (int section = 0; section < block->sections; section++)
+        convolve_any(block->kernel, x_of(block, group, section * inputs), x_channel(block), x_width(block),
+                     block->padding, inputs, outputs, block->height, block->width,
+                     block->packed + section * packed_size(block, block->width),
+                     block->bias ? block->bias + section * outputs : 0, y_of(block, group, section * outputs), scratch);
 }
 
 /* In training, or as a trained network is used: running statistics, no dropout. */
@@ -805,9 +837,12 @@ static void input_gradient_group(const Block *block, int group, vec *scratch) {
      * input takes part. */
     int border = block->kernel - 1 - block->padding;
     ptrdiff_t dx_channel = (ptrdiff_t)dx_height(block) * dx_width(block);
-    convolve_any(block->kernel, dy_of(block, group, 0) - border * (dy_row(block) + 1), dy_channel(block), dy_row(block),
-                 border, block->outputs, block->inputs, dx_height(block), dx_width(block), block->packed, 0,
-                 (vec *)block->dx + (ptrdiff_t)group * block->inputs * dx_channel, scratch);
+    int inputs = section_inputs(block), outputs = section_outputs(block);
+    for (int section = 0; section < block->sections; section++)
+        convolve_any(block->kernel, dy_of(block, group, section * outputs) - border * (dy_row(block) + 1),
+                     dy_channel(block), dy_row(block), border, outputs, inputs, dx_height(block), dx_width(block),
+                     block->packed + section * packed_size(block, dx_width(block)), 0,
+                     (vec *)block->dx + ((ptrdiff_t)group * block->inputs + section * inputs) * dx_channel, scratch);
 }
 
 /* From the gradient of the last block's z to those of all parameters, after a forward pass in training. */
