@@ -229,13 +229,17 @@ def augmented_digits(originals: Tensor, augmented: list[Tensor], name: str, reci
     """
     bounds = recipe.augmentation
     figure = _picture_grid(len(originals), 1 + len(augmented), 1.0)
-    if bounds.rotation_deg or bounds.shift_px or bounds.scale_percent:
-        what = (
-            f"turned up to {bounds.rotation_deg:g}°, shifted up to {bounds.shift_px:g} px, "
-            f"scaled up to {bounds.scale_percent:g} %"
+    changes = [
+        f"{how} up to {bound:g}{unit}"
+        for how, bound, unit in (
+            ("turned", bounds.rotation_deg, "°"),
+            ("shifted", bounds.shift_px, " px"),
+            ("scaled", bounds.scale_percent, " %"),
+            ("bent", bounds.elastic_px, " px"),
         )
-    else:
-        what = "unchanged: its recipe has no augmentation"
+        if bound
+    ]
+    what = ", ".join(changes) or "unchanged: its recipe has no augmentation"
     figure.suptitle(f"Training digits (top row) and what {name} sees of them:\n{what}", fontsize=12)
     for row, images in enumerate([originals.float() / 255, *augmented]):
         for column, image in enumerate(images):

@@ -113,7 +113,9 @@ def fit(
                 rate = learning_rate(recipe, epoch * steps_an_epoch + position, steps)
                 batch = train.take(indices)
                 inputs = normalisation(augment(intensities(batch.pixels), recipe.augmentation, generator))
-                totals += train_step(forward, optimizer, inputs, batch.labels, rate, recipe.clip_norm)
+                totals += train_step(
+                    forward, optimizer, inputs, batch.labels, rate, recipe.clip_norm, recipe.label_smoothing
+                )
                 if average:
                     average.update()
                 if not bar.disable and ((position + 1) % _STEPS_A_REFRESH == 0 or position + 1 == steps_an_epoch):
@@ -150,7 +152,7 @@ class WeightAverage:
         self.network = copy.deepcopy(followed)
         self._weight = 1.0
         self._decay = decay
-        mine, theirs = self.network.state_dict().values(), followed.state_dict().values()
+        mine, theirs = ([x.detach() for x in (*net.parameters(), *net.buffers())] for net in (self.network, followed))
         self._averages, self._values = ([x for x in side if x.is_floating_point()] for side in (mine, theirs))
         self._counts, self._counters = ([x for x in side if not x.is_floating_point()] for side in (mine, theirs))
 
@@ -169,18 +171,19 @@ def train_step(
     labels: Tensor,
     rate: float,
     clip_norm: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """One step of gradient descent at a learning rate.
 
     A gradient that is longer than ``clip_norm``, all weights taken together, is shortened to it; 0 leaves all as
-    they are.
+    they are. With ``label_smoothing`` the share of each label's weight that it names is spread over all classes.
 
     Returns float64 ``(2,)``: the loss summed over the batch, and the number of images recognised.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate
     scores = forward(inputs)
-    loss = F.cross_entropy(scores, labels)
+    loss = F.cross_entropy(scores, labels, label_smoothing=label_smoothing)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if clip_norm:

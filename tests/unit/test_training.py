@@ -32,9 +32,10 @@ RECIPE = Recipe(
     weight_average=0.0,
     clip_norm=0.0,
     dropout=0.1,
-    augmentation=Augmentation(rotation_deg=0, shift_px=0, scale_percent=0),
+    label_smoothing=0.0,
+    augmentation=Augmentation(rotation_deg=0, shift_px=0, scale_percent=0, elastic_px=0),
 )
-AUGMENTATION = Augmentation(rotation_deg=10, shift_px=2, scale_percent=10)
+AUGMENTATION = Augmentation(rotation_deg=10, shift_px=2, scale_percent=10, elastic_px=0)
 
 
 @pytest.fixture(autouse=True)
@@ -301,6 +302,16 @@ def test_the_average_is_that_of_pytorchs_class() -> None:
     assert mine.network.get_buffer("1.num_batches_tracked") == 4
 
 
+def test_a_layer_at_several_places_is_averaged_once_a_step() -> None:
+    layer = nn.Conv2d(1, 1, 1, bias=False)
+    network = nn.Sequential(layer, nn.ReLU(), layer)
+    average = WeightAverage(network, 0.75)
+    for value in (1.0, 3.0):
+        nn.init.constant_(layer.weight, value)
+        average.update()
+    assert [tensor.item() for tensor in average.network.parameters()] == [0.75 * 1 + 0.25 * 3]
+
+
 def test_precisions_agree_roughly() -> None:
     [fine], [coarse] = (trained(model_5(), precision=precision) for precision in ("float32", "bfloat16"))
     assert fine != coarse
@@ -322,6 +333,17 @@ def test_a_step_goes_down_the_gradient_of_the_mean_loss_at_its_rate() -> None:
     torch.testing.assert_close(weight.detach(), start - 0.25 * gradient)
     assert totals.dtype == torch.float64
     assert totals.tolist() == pytest.approx([6 * loss.item(), (scores.argmax(1) == labels).sum().item()])
+
+
+def test_label_smoothing_spreads_its_share_over_all_classes() -> None:
+    scores, labels = torch.randn(6, 10, requires_grad=True), torch.arange(6)
+    wanted = nn.functional.one_hot(labels, 10) * 0.7 + 0.3 / 10
+    loss = -(wanted * scores.detach().log_softmax(1)).sum(1).mean()
+    optimizer = torch.optim.SGD([scores], lr=1)
+    totals = train_step(lambda _: scores, optimizer, torch.empty(0), labels, 0.0, label_smoothing=0.3)
+    assert totals[0].item() == pytest.approx(6 * loss.item())
+    assert scores.grad is not None
+    torch.testing.assert_close(scores.grad, (scores.detach().softmax(1) - wanted) / 6)
 
 
 def test_a_long_gradient_is_shortened_and_a_short_one_left() -> None:
