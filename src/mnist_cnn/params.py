@@ -54,12 +54,11 @@ class Train(_Section):
 
 
 class Augmentation(_Section):
-    """Bounds of the random changes of a training image, each drawn uniformly; 0 switches it off."""
+    """Bounds of the random affine change of a training image, each drawn uniformly; 0 switches it off."""
 
     rotation_deg: Annotated[float, Field(ge=0, le=180)]
     shift_px: Annotated[float, Field(ge=0, le=14)]
     scale_percent: Annotated[float, Field(ge=0, lt=100)]
-    elastic_px: Annotated[float, Field(ge=0, le=14)]
 
 
 class Recipe(_Section):

@@ -235,7 +235,6 @@ def augmented_digits(originals: Tensor, augmented: list[Tensor], name: str, reci
             ("turned", bounds.rotation_deg, "°"),
             ("shifted", bounds.shift_px, " px"),
             ("scaled", bounds.scale_percent, " %"),
-            ("bent", bounds.elastic_px, " px"),
         )
         if bound
     ]

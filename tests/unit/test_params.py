@@ -205,7 +205,7 @@ def test_the_kernels_compute_in_float32_and_nothing_else(document: dict[str, Any
         ("split.", ["method", "train", "val", "seed"]),
         ("train.", ["seed", "device", "engine", "precision"]),
         ("models.model_3.", list(DOCUMENT["models"]["model_3"])),
-        ("models.model_3.augmentation.", ["rotation_deg", "shift_px", "scale_percent", "elastic_px"]),
+        ("models.model_3.augmentation.", ["rotation_deg", "shift_px", "scale_percent"]),
         ("evaluate.", ["batch_size", "calibration_bins"]),
         ("targets.", ["test_accuracy", "max_epochs", "parameters_below"]),
         ("report.", ["misread_shown", "augmented_digits", "story"]),

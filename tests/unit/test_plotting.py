@@ -269,13 +269,13 @@ def test_a_model_that_knows_nothing_is_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bounds", "heading"),
     [
-        ((15.0, 2.0, 10.0, 1.5), "turned up to 15°, shifted up to 2 px, scaled up to 10 %, bent up to 1.5 px"),
-        ((0.0, 0.5, 0.0, 0.0), "shifted up to 0.5 px"),
-        ((0.0, 0.0, 0.0, 0.0), "unchanged: its recipe has no augmentation"),
+        ((15.0, 2.0, 10.0), "turned up to 15°, shifted up to 2 px, scaled up to 10 %"),
+        ((0.0, 0.5, 0.0), "shifted up to 0.5 px"),
+        ((0.0, 0.0, 0.0), "unchanged: its recipe has no augmentation"),
     ],
 )
 def test_augmented_digits_stand_below_their_originals_and_the_bounds_above(
-    bounds: tuple[float, float, float, float], heading: str
+    bounds: tuple[float, float, float], heading: str
 ) -> None:
     augmentation = Augmentation(**dict(zip(Augmentation.model_fields, bounds, strict=True)))
     recipe = SETTINGS.models[SETTINGS.model].model_copy(update={"augmentation": augmentation})

@@ -33,9 +33,9 @@ RECIPE = Recipe(
     clip_norm=0.0,
     dropout=0.1,
     label_smoothing=0.0,
-    augmentation=Augmentation(rotation_deg=0, shift_px=0, scale_percent=0, elastic_px=0),
+    augmentation=Augmentation(rotation_deg=0, shift_px=0, scale_percent=0),
 )
-AUGMENTATION = Augmentation(rotation_deg=10, shift_px=2, scale_percent=10, elastic_px=0)
+AUGMENTATION = Augmentation(rotation_deg=10, shift_px=2, scale_percent=10)
 
 
 @pytest.fixture(autouse=True)
