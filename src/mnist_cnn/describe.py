@@ -22,6 +22,11 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
+def multiplications(network: nn.Module) -> int:
+    """How many an image takes, forward."""
+    return int(_summary(network).total_mult_adds)
+
+
 def layer_table(network: nn.Module) -> str:
     """The layers with their output shapes and parameters, as text for a console."""
     return str(_summary(network))

@@ -1,7 +1,7 @@
 """The few blocks that the models are written with.
 
 Every convolution has a bias, and every 3x3 convolution keeps the size of its input unless it is told
-``padding=0``: said here once, so that a model file shows only what is particular to it.
+``padding=0``, except in ``lean_conv``: said here once, so that a model file shows only what is particular to it.
 """
 
 from collections.abc import Iterable
@@ -29,9 +29,24 @@ def conv_norm_relu(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return conv3(inputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU()
 
 
+def norm_drop_relu(channels: int) -> tuple[nn.Module, ...]:
+    """Batch norm, dropout at 0.1, ReLU."""
+    return nn.BatchNorm2d(channels), nn.Dropout(0.1), nn.ReLU()
+
+
 def conv_norm_drop_relu(inputs: int, outputs: int, padding: int = 1) -> tuple[nn.Module, ...]:
     """3x3 convolution, batch norm, dropout at 0.1, ReLU."""
-    return conv3(inputs, outputs, padding), nn.BatchNorm2d(outputs), nn.Dropout(0.1), nn.ReLU()
+    return conv3(inputs, outputs, padding), *norm_drop_relu(outputs)
+
+
+def bare_conv3(inputs: int, outputs: int) -> nn.Conv2d:
+    """3x3 convolution without padding and without a bias: what batch norm that follows would take away again."""
+    return nn.Conv2d(inputs, outputs, kernel_size=3, bias=False)
+
+
+def lean_conv(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    """3x3 convolution without padding and bias, batch norm, dropout at 0.1, ReLU."""
+    return bare_conv3(inputs, outputs), *norm_drop_relu(outputs)
 
 
 def pool() -> nn.MaxPool2d:

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +15,7 @@ TRAIN_IMAGES = 60_000
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 32)]
+_Kind = TypeVar("_Kind", bound=BaseModel)
 
 
 class _Section(BaseModel):
@@ -134,6 +135,32 @@ class Params(_Section):
         return self
 
 
+class Change(_Section):
+    """What a trial of the ablation does otherwise: settings of the recipe, channels of the network, or both."""
+
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    widths: list[Count] | None = None
+
+
+class Ablation(_Section):
+    """Changes of one model and its recipe, by name: each is tried alone, and validation is the measure."""
+
+    model: str
+    seeds: Count
+    changes: dict[Annotated[str, Field(pattern=r"^\w+$")], Change]
+
+
+class Study(_Section):
+    """How many seeds each model is trained with: ``train.seed`` and those that follow it.
+
+    Models with another recipe than the model ``equal_recipe`` are trained by that one too.
+    """
+
+    seeds: Annotated[dict[str, Count], Field(min_length=1)]
+    equal_recipe: str
+    ablation: Ablation
+
+
 def load(path: Path) -> Params:
     """The settings in a YAML file.
 
@@ -141,6 +168,29 @@ def load(path: Path) -> Params:
         InputError: the file cannot be read, or holds an unknown key, a wrong type or a value out of range;
             one line a fault, with its full path, its value and what is allowed.
     """
+    return _validated(Params, _content(path), path)
+
+
+def load_study(path: Path, params: Params) -> Study:
+    """The settings of the study in a YAML file, about the models of ``params``. Raises as ``load`` does."""
+    study = _validated(Study, _content(path), path)
+    for where, name in [("seeds", name) for name in study.seeds] + [
+        ("equal_recipe", study.equal_recipe),
+        ("ablation.model", study.ablation.model),
+    ]:
+        if name not in params.models:
+            raise InputError(f"{path}: {where}: {name!r} is not allowed; allowed: {', '.join(params.models)}")
+    for name, change in study.ablation.changes.items():
+        changed(params.models[study.ablation.model], change.recipe, f"{path}: ablation.changes.{name}.recipe")
+    return study
+
+
+def changed(recipe: Recipe, settings: dict[str, Any], where: str | Path) -> Recipe:
+    """A recipe with some settings replaced. Raises InputError, each line with ``where`` in front."""
+    return _validated(Recipe, recipe.model_dump() | settings, where)
+
+
+def _content(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -149,30 +199,34 @@ def load(path: Path) -> Params:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: should hold a mapping of sections, not {content!r}")
+    return content
+
+
+def _validated(kind: type[_Kind], content: dict[str, Any], where: str | Path) -> _Kind:
     try:
-        return Params.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
-        faults = [_line(dict(fault)) for fault in error.errors(include_url=False)]
-        raise InputError("\n".join(f"{path}: {fault}" for fault in faults)) from None
+        faults = [_line(dict(fault), kind) for fault in error.errors(include_url=False)]
+        raise InputError("\n".join(f"{where}: {fault}" for fault in faults)) from None
 
 
-def _line(fault: dict) -> str:
+def _line(fault: dict, kind: type[BaseModel]) -> str:
     """One fault as pydantic tells it, in one line: path, value, what is allowed."""
     where = ".".join(str(part) for part in fault["loc"])
-    value, kind = fault["input"], fault["type"]
-    if kind == "extra_forbidden":
-        return f"{where}: unknown setting (value {value!r}); allowed here: {_allowed_keys(fault['loc'][:-1])}"
-    if kind == "missing":
+    value, problem = fault["input"], fault["type"]
+    if problem == "extra_forbidden":
+        return f"{where}: unknown setting (value {value!r}); allowed here: {_allowed_keys(kind, fault['loc'][:-1])}"
+    if problem == "missing":
         return f"{where}: missing"
-    if kind == "value_error":
+    if problem == "value_error":
         message = str(fault["ctx"]["error"])
         return f"{where}: {message}" if where else message
-    number = _as_number(value, kind)
+    number = _as_number(value, problem)
     hint = "" if number is None else f"; YAML reads {value} as text: write {number!r}"
     return f"{where}: {value!r} is not allowed: {fault['msg'].lower()}{hint}"
 
 
-def _as_number(value: object, kind: str) -> float | None:
+def _as_number(value: object, problem: str) -> float | None:
     """The number that a text was meant to be, where the setting takes one of this kind."""
     try:
         number = float(value) if isinstance(value, str) else math.nan
@@ -180,21 +234,19 @@ def _as_number(value: object, kind: str) -> float | None:
         return None
     if not math.isfinite(number):
         return None
-    if kind.startswith("int"):
+    if problem.startswith("int"):
         return int(number) if number.is_integer() else None
-    return number if kind.startswith("float") else None
+    return number if problem.startswith("float") else None
 
 
-def _allowed_keys(path: tuple[int | str, ...]) -> str:
-    """The settings of the section at a path."""
-    section: type[BaseModel] = Params
+def _allowed_keys(section: type[BaseModel], path: tuple[int | str, ...]) -> str:
+    """The settings of the section at a path below another."""
     for part in path:
-        if section is Params and part == "models":
-            section = Recipe
-        elif section is Report and part == "story":
-            section = Step
-        elif part in section.model_fields:
-            annotation = section.model_fields[str(part)].annotation
-            assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
-            section = annotation
+        if part not in section.model_fields:
+            continue  # one of the names that a mapping may have
+        annotation = section.model_fields[str(part)].annotation
+        # Of a mapping, what its values are.
+        inner = get_args(annotation)[1] if get_origin(annotation) is dict else annotation
+        assert isinstance(inner, type) and issubclass(inner, BaseModel)
+        section = inner
     return ", ".join(section.model_fields)

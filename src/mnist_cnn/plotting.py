@@ -170,6 +170,74 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
 
 
 @_styled
+def accuracy_over_seeds(
+    own: dict[str, list[float]], equal: dict[str, list[float]], sizes: dict[str, int], params: Params, equal_recipe: str
+) -> Figure:
+    """Test accuracy of every seed with its mean, the target, and the brief's figures.
+
+    Args:
+        own, equal: in percent, by model, of its own recipe and, where it was trained so too, of ``equal_recipe``'s.
+        sizes: parameters by model.
+    """
+    best = max(own, key=lambda name: np.mean(own[name]))
+    figure = Figure(figsize=(10, 5.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(False, axis="x")
+    figure.suptitle(
+        f"{best} averages {np.mean(own[best]):.2f} % over {len(own[best])} seeds, the lowest {min(own[best]):.2f} %"
+    )
+    shown = [value for values in (*own.values(), *equal.values()) for value in values]
+    bottom, top = min(shown) - 0.12, max(*shown, params.targets.test_accuracy) + 0.08
+    axes.set_ylim(bottom, min(100.0, top))
+    for place, name in enumerate(own):
+        colour, marker, _ = model_style(name)
+        for values, middle, face in ((own[name], place - 0.16, colour), (equal.get(name, []), place + 0.2, "white")):
+            if not values:
+                continue
+            # Side by side in the order of the seeds: nothing hides behind another.
+            across = middle + np.linspace(-0.1, 0.1, len(values))
+            axes.plot(
+                across, values, marker, color=colour, markerfacecolor=face, markersize=6, alpha=0.9, linestyle="none"
+            )
+            axes.hlines(np.mean(values), middle - 0.17, middle + 0.17, color="black", linewidth=1.6, zorder=3)
+        step = params.report.story.get(name)
+        brief = step.brief_test_accuracy if step else None
+        if brief is not None and brief >= bottom:
+            axes.plot(place - 0.4, brief, "x", color=_TARGET, markersize=7)
+        elif brief is not None:
+            axes.annotate(
+                f"× {brief:.2f}",
+                (place - 0.42, bottom),
+                (0, 3),
+                textcoords="offset points",
+                fontsize=9,
+                color=_TARGET,
+            )
+    axes.axhline(params.targets.test_accuracy, color=_TARGET, linewidth=1, linestyle=":", zorder=0)
+    axes.annotate(
+        f"target {params.targets.test_accuracy:g} %",
+        (1, params.targets.test_accuracy),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 3),
+        textcoords="offset points",
+        ha="right",
+        fontsize=9,
+        color=_TARGET,
+    )
+    axes.set_xticks(range(len(own)), [f"{name}\n{sizes[name]:,}" for name in own])
+    axes.set_xlim(-0.6, len(own) - 0.4)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlabel("Model and its parameters")
+    axes.set_ylabel("Test accuracy after the last epoch (%)")
+    axes.plot([], [], "o", color=_TARGET, label="a seed, own recipe")
+    axes.plot([], [], "o", color=_TARGET, markerfacecolor="white", label=f"a seed, {equal_recipe}'s recipe")
+    axes.plot([], [], color="black", linewidth=1.6, label="mean")
+    axes.plot([], [], "x", color=_TARGET, label="the brief: best epoch of one run")
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+@_styled
 def confusion_matrix(model: Measured) -> Figure:
     """Counts of true against predicted digit; mistakes coloured by their number."""
     counts = np.array(model.confusion)

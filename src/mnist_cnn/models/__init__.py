@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MODELS: tuple[str, ...] = tuple(sorted(m.name for m in iter_modules(__path__) if m.name.startswith("model_")))
 
 
-def build(name: str, dropout: float | None = None) -> "Network":
+def build(name: str, dropout: float | None = None, widths: tuple[int, ...] | None = None) -> "Network":
     """The named network, in training mode, on the CPU, freshly initialised from PyTorch's global generator.
 
     It takes ``(N, 1, 28, 28)`` float32 images and returns ``(N, 10)`` float32 scores (logits: no softmax).
@@ -24,6 +24,7 @@ def build(name: str, dropout: float | None = None) -> "Network":
     Args:
         name: one of ``MODELS``.
         dropout: rate of its dropout layers, in [0, 1); None leaves the model's own.
+        widths: the channels of its layers, of a model that can be had in others than its own; None leaves those.
 
     Raises:
         InputError: no model has that name, or ``dropout`` is above 0 and the model has no dropout layer.
@@ -33,7 +34,8 @@ def build(name: str, dropout: float | None = None) -> "Network":
     # Imported here because listing the models, which reading the settings does, should not load PyTorch.
     from mnist_cnn.layers import initialise, set_dropout
 
-    network: Network = import_module(f"{__name__}.{name}").network()
+    make = import_module(f"{__name__}.{name}").network
+    network: Network = make(widths) if widths else make()
     initialise(network)
     if dropout is not None and not set_dropout(network, dropout) and dropout > 0:
         raise InputError(f"{name} has no dropout layers: its dropout must be 0, not {dropout}")

@@ -1,0 +1,97 @@
+"""One model, one recipe, one seed: trained, and measured after each epoch."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mnist_cnn import metrics
+from mnist_cnn.data import Images, Normalisation
+from mnist_cnn.describe import parameter_count
+from mnist_cnn.engine import Compute, evaluation_pass
+from mnist_cnn.models import build
+from mnist_cnn.study import Record, Trial
+from mnist_cnn.training import fit
+
+# What a trial runs, beside its model's own file. Settings are not here: they count by their values. Nor is what decides
+# which trials there are.
+_CODE = (
+    "augmentation.py",
+    "data.py",
+    "describe.py",
+    "engine.py",
+    "layers.py",
+    "metrics.py",
+    "models/__init__.py",
+    "native/build.py",
+    "native/kernels.c",
+    "native/network.py",
+    "training.py",
+    "trial.py",
+)
+
+
+def measure(
+    trial: Trial, parts: dict[str, Images], normalisation: Normalisation, compute: Compute, say: Callable[[int], object]
+) -> Record:
+    """Train and measure, as the stages ``train`` and ``evaluate`` do: the same seed gives the same weights.
+
+    Args:
+        parts: ``train`` and ``val``, and ``test`` where the trial is tested.
+        say: called after each epoch with its number.
+
+    Returns what JSON can hold; accuracies are in percent, rounded to 4 decimals:
+        ``parameters`` and ``epochs``; ``train_accuracy``, ``val_accuracy`` and ``test_accuracy`` of the weights that
+        the recipe delivers; ``val_accuracy_raw`` of the last step's; ``test_by_epoch``, a list for ``raw`` and one
+        for ``delivered`` weights; ``misread``, the numbers of the test images that the delivered weights misread.
+    """
+    recipe = trial.recipe
+    torch.manual_seed(trial.seed)
+    network = build(trial.model, recipe.dropout, trial.widths)
+
+    def predictions(network: nn.Module, part: str) -> metrics.Predictions:
+        evaluated = evaluation_pass(network, recipe.batch_size, compute)
+        return metrics.predict(evaluated, parts[part], normalisation, recipe.batch_size, compute.device)
+
+    def accuracy(network: nn.Module, part: str) -> float:
+        return round(metrics.accuracy(predictions(network, part)), 4)
+
+    raw: list[float] = []
+    delivered: list[float] = []
+    for epoch in fit(network, parts["train"], parts["val"], normalisation, recipe, seed=trial.seed, compute=compute):
+        if trial.tested:
+            raw.append(accuracy(network, "test"))
+            delivered.append(accuracy(epoch.delivered, "test"))
+        if epoch.epoch == recipe.epochs:
+            val_accuracy_raw = accuracy(network, "val")
+        say(epoch.epoch)
+    result: Record = {
+        "parameters": parameter_count(network),
+        "epochs": recipe.epochs,
+        "train_accuracy": accuracy(network, "train"),
+        "val_accuracy": accuracy(network, "val"),
+        "val_accuracy_raw": val_accuracy_raw,
+    }
+    if trial.tested:
+        scores, labels = predictions(network, "test")
+        result["test_accuracy"] = delivered[-1]
+        result["test_by_epoch"] = {"raw": raw, "delivered": delivered}
+        result["misread"] = (scores.argmax(1) != labels).nonzero().flatten().tolist()
+    return result
+
+
+def fingerprint(trial: Trial, data: list[Path], compute: Compute) -> str:
+    """A name for all that a trial's result follows from, settings, code and images: 64 hexadecimal digits.
+
+    Neither the machine nor the libraries' versions are in it.
+    """
+    settings = {**trial._asdict(), "recipe": trial.recipe.model_dump()}
+    computing = [compute.device.type, compute.engine, compute.precision]
+    digest = hashlib.sha256(json.dumps([settings, computing]).encode())
+    package = Path(__file__).parent
+    for file in [*(package / name for name in _CODE), package / f"models/{trial.model}.py", *data]:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
