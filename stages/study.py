@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from mnist_cnn.params import Train, load, load_study
 from mnist_cnn.study import Record, Trial, load_record, plan, remove_other_records, save_record
 from mnist_cnn.trial import fingerprint, measure
 from stages import cli
+
+_BAR = "{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}"
 
 
 def main(params: Path, study: Path, parts: Path, records: Path) -> None:
@@ -36,41 +38,54 @@ def main(params: Path, study: Path, parts: Path, records: Path) -> None:
     data = [parts / f"{name}.safetensors" for name in ("train", "val", "test")] + [parts / "statistics.json"]
     compute = runtime.prepare(settings.train)
     prints = {name: fingerprint(trial, data, compute) for name, trial in trials.items()}
-    todo = [name for name in trials if (load_record(records, name) or {}).get("fingerprint") != prints[name]]
+    todo = {
+        name: trial
+        for name, trial in trials.items()
+        if (load_record(records, name) or {}).get("fingerprint") != prints[name]
+    }
     print(f"[INFO] {len(trials)} trials, {len(trials) - len(todo)} of them done; {jobs} at a time", flush=True)
 
-    threads = max(1, (os.cpu_count() or 1) // jobs)
     failed = {}
-    # Progress in multiplications, because an epoch of one model takes as long as four of another.
-    cost = {name: multiplications(build(trials[name].model, widths=trials[name].widths)) for name in todo}
-    whole = sum(cost[name] * trials[name].recipe.epochs for name in todo)
-    started, computed, ended = time.monotonic(), 0, 0
-    tasks = [(trials[name], parts, settings.train, threads) for name in todo]
-    with tqdm(
-        total=whole, disable=None, bar_format="{percentage:3.0f}%|{bar}| {elapsed} < {remaining}{postfix}"
-    ) as bar:
-        for place, told in side_by_side(train, tasks, jobs, preload=["mnist_cnn.trial"]):
-            name = todo[place]
-            if not isinstance(told, Done | Failed):
-                computed += cost[name]
-                bar.update(cost[name])
-                continue
-            ended += 1
-            if isinstance(told, Done):
-                save_record(records, name, {"fingerprint": prints[name], **told.result})
-                outcome = f"validation {told.result['val_accuracy']:.2f} %"
+    try:
+        for name, outcome in _outcomes(todo, parts, settings.train, jobs):
+            if isinstance(outcome, Done):
+                save_record(records, name, {"fingerprint": prints[name], **outcome.result})
             else:
-                failed[name] = outcome = f"failed: {told.reason}"
-            bar.set_postfix_str(f"{ended} of {len(todo)} trials", refresh=False)
-            left = (time.monotonic() - started) * (whole - computed) / max(1, computed)
-            bar.write(
-                f"[INFO] {name}: {outcome}; {ended} of {len(todo)}, about {timedelta(seconds=round(left))} left",
-                file=sys.stdout,
-            )
-            sys.stdout.flush()
+                failed[name] = outcome.reason
+    except KeyboardInterrupt:
+        print("interrupted: 'make study' goes on from here", file=sys.stderr)
+        raise
     if failed:
-        sys.exit("\n".join(f"error: {name} {reason}" for name, reason in failed.items()))
+        sys.exit("\n".join(f"error: {name} failed: {reason}" for name, reason in failed.items()))
     remove_other_records(records, trials)
+
+
+def _outcomes(
+    trials: dict[str, Trial], parts: Path, shared: Train, jobs: int
+) -> Generator[tuple[str, Done | Failed], None, None]:
+    """The trials' results as they come, with a bar on a terminal and a line each, and a forecast of the time left."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    tasks = [(trial, parts, shared, threads) for trial in trials.values()]
+    names = list(trials)
+    # In multiplications: an epoch of one model takes as long as four of another.
+    an_epoch = {name: multiplications(build(trial.model, widths=trial.widths)) for name, trial in trials.items()}
+    left = {name: an_epoch[name] * trial.recipe.epochs for name, trial in trials.items()}
+    whole, started = sum(left.values()), time.monotonic()
+    with tqdm(total=whole, disable=None, smoothing=0, bar_format=_BAR) as bar:
+        for place, told in side_by_side(train, tasks, jobs, preload=["torch"]):
+            name = names[place]
+            if not isinstance(told, Done | Failed):
+                left[name] -= an_epoch[name]
+                bar.update(an_epoch[name])
+                continue
+            bar.update(left.pop(name))
+            yield name, told
+            what = f"validation {told.result['val_accuracy']:.2f} %" if isinstance(told, Done) else "failed"
+            to_do = sum(left.values())
+            seconds = (time.monotonic() - started) * to_do / (whole - to_do)
+            bar.set_postfix_str(f"{len(left)} of {len(trials)} trials left", refresh=False)
+            bar.write(f"[INFO] {name}: {what}; {len(left)} left, about {timedelta(seconds=round(seconds))}")
+            sys.stdout.flush()
 
 
 def train(trial: Trial, parts: Path, shared: Train, threads: int, say: Callable[[int], object]) -> Record:

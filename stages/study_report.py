@@ -6,7 +6,7 @@ from mnist_cnn import plotting
 from mnist_cnn.files import write_text
 from mnist_cnn.params import load, load_study
 from mnist_cnn.study import EQUAL, OWN, load_records, plan
-from mnist_cnn.study_report import ablation, markdown, steps, summary, tested_trials
+from mnist_cnn.study_report import ablation, markdown, steps, summary, trial_table
 from stages import cli
 
 
@@ -17,7 +17,7 @@ def main(params: Path, study: Path, records: Path, table: Path, tables: Path, pi
     trials = plan(settings, planned)
     found = load_records(records, trials)
 
-    tested, target = tested_trials(trials, found), settings.targets.test_accuracy
+    tested, target = trial_table(trials, found), settings.targets.test_accuracy
     summaries = summary(tested, target)
     compared = steps(trials, found, list(planned.seeds))
     ablated = ablation(trials, found, planned)

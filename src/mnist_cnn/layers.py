@@ -1,7 +1,8 @@
 """The few blocks that the models are written with.
 
 Every convolution has a bias, and every 3x3 convolution keeps the size of its input unless it is told
-``padding=0``, except in ``lean_conv``: said here once, so that a model file shows only what is particular to it.
+``padding=0``, except in ``lean_conv`` and ``separable_conv``: said here once, so that a model file shows only what is
+particular to it.
 """
 
 from collections.abc import Iterable
@@ -39,14 +40,23 @@ def conv_norm_drop_relu(inputs: int, outputs: int, padding: int = 1) -> tuple[nn
     return conv3(inputs, outputs, padding), *norm_drop_relu(outputs)
 
 
-def bare_conv3(inputs: int, outputs: int) -> nn.Conv2d:
-    """3x3 convolution without padding and without a bias: what batch norm that follows would take away again."""
-    return nn.Conv2d(inputs, outputs, kernel_size=3, bias=False)
-
-
 def lean_conv(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    """3x3 convolution without padding and bias, batch norm, dropout at 0.1, ReLU."""
-    return bare_conv3(inputs, outputs), *norm_drop_relu(outputs)
+    """3x3 convolution without padding, batch norm, dropout at 0.1, ReLU.
+
+    Without a bias too, which batch norm would take away again.
+    """
+    return nn.Conv2d(inputs, outputs, kernel_size=3, bias=False), *norm_drop_relu(outputs)
+
+
+def separable_conv(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    """A 3x3 convolution of each channel by itself and a 1x1 convolution across them, each as in ``lean_conv``.
+
+    Source: "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications", 2017,
+    https://arxiv.org/abs/1704.04861
+    """
+    each = nn.Conv2d(inputs, inputs, kernel_size=3, groups=inputs, bias=False)
+    across = nn.Conv2d(inputs, outputs, kernel_size=1, bias=False)
+    return each, *norm_drop_relu(inputs), across, *norm_drop_relu(outputs)
 
 
 def pool() -> nn.MaxPool2d:

@@ -2,7 +2,7 @@
 
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -32,7 +32,7 @@ class Failed(NamedTuple):
 
 def side_by_side(
     work: Callable[..., Any], tasks: Sequence[tuple], jobs: int, preload: Sequence[str]
-) -> Iterator[tuple[int, Progress | Done | Failed]]:
+) -> Generator[tuple[int, Progress | Done | Failed], None, None]:
     """Run ``work(*task, say)`` for each task, up to ``jobs`` at a time, in processes of their own.
 
     Yields what the tasks tell, as they tell it, with the task's place in ``tasks``: what they pass to ``say``, and
@@ -41,7 +41,8 @@ def side_by_side(
 
     Args:
         work: a function that can be pickled.
-        preload: modules to load once for all processes.
+        preload: modules to load once for all processes. Installed ones: this project's own might come from another
+            copy, because the process that loads them does not know this one's path.
     """
     context: Any = multiprocessing.get_context(_METHOD)
     if _METHOD == "forkserver":

@@ -180,8 +180,14 @@ def load_study(path: Path, params: Params) -> Study:
     ]:
         if name not in params.models:
             raise InputError(f"{path}: {where}: {name!r} is not allowed; allowed: {', '.join(params.models)}")
+    model, seeds = study.ablation.model, study.ablation.seeds
+    if study.seeds.get(model, 0) < seeds:
+        has = f"seeds has {study.seeds.get(model, 0)} of {model}"
+        raise InputError(
+            f"{path}: ablation.seeds: {seeds} is not allowed: {has}, and each change is compared with them"
+        )
     for name, change in study.ablation.changes.items():
-        changed(params.models[study.ablation.model], change.recipe, f"{path}: ablation.changes.{name}.recipe")
+        changed(params.models[model], change.recipe, f"{path}: ablation.changes.{name}.recipe")
     return study
 
 

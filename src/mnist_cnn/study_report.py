@@ -17,7 +17,7 @@ TEST_IMAGES = 10_000
 SIGNIFICANT = 0.05
 
 
-def tested_trials(trials: dict[str, Trial], records: dict[str, Record]) -> pd.DataFrame:
+def trial_table(trials: dict[str, Trial], records: dict[str, Record]) -> pd.DataFrame:
     """A row a tested trial: model, recipe (own or equal), seed, size, accuracies in percent.
 
     ``test_accuracy`` is of the weights that the recipe delivers after its last epoch; ``_raw`` of the last step's;
@@ -94,7 +94,7 @@ def steps(trials: dict[str, Trial], records: dict[str, Record], order: Sequence[
     for recipe in (OWN, EQUAL):
         misread = {
             model: {trial.seed: set(records[name]["misread"]) for name, trial in found.items()}
-            for model, found in tested_by(recipe, trials).items()
+            for model, found in trials_by(recipe, trials).items()
         }
         for earlier, later in pairwise(model for model in order if model in misread):
             seeds = sorted(misread[earlier].keys() & misread[later].keys())
@@ -147,7 +147,7 @@ def ablation(trials: dict[str, Trial], records: dict[str, Record], study: Study)
     return pd.DataFrame(rows).round(4)
 
 
-def tested_by(recipe: str, trials: dict[str, Trial]) -> dict[str, dict[str, Trial]]:
+def trials_by(recipe: str, trials: dict[str, Trial]) -> dict[str, dict[str, Trial]]:
     """The tested trials by a recipe, own or equal, by model and name.
 
     A model whose own recipe is the equal one was not trained twice: its own trials are both.

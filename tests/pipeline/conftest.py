@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.pipeline.small_project import MODELS, ROOT, Project, few_digits, idx
+from tests.pipeline.small_project import MODELS, ROOT, STUDY, Project, few_digits, idx
+
+# What the pipelines make, and the tests.
+NOT_COPIED = ("metrics/", "plots/", "dvc.lock", "study/dvc.lock", "study/records/", "tests/")
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +29,7 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
         check=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/", "dvc.lock", "tests/")):
+        if (ROOT / name).is_file() and not name.startswith(NOT_COPIED):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
 
@@ -46,6 +50,7 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
     project = Project(folder, mirror)
     project.edit_params(shrink)
+    (folder / "study/params.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
     project.run("git", "init", "--quiet")
     project.commit()
     project.dvc("repro")

@@ -15,6 +15,11 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("model_1", "model_3", "model_5")
+STUDY = {
+    "seeds": {"model_3": 2, "model_5": 3},
+    "equal_recipe": "model_5",
+    "ablation": {"model": "model_5", "seeds": 2, "changes": {"no_average": {"recipe": {"weight_average": 0.0}}}},
+}
 
 
 class Project:

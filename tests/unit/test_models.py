@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -119,8 +120,8 @@ def modules_after(program: str) -> set[str]:
     return set(ended.stdout.split())
 
 
-def test_there_are_five_models() -> None:
-    assert MODELS == ("model_1", "model_2", "model_3", "model_4", "model_5")
+def test_there_are_seven_models() -> None:
+    assert MODELS == ("model_1", "model_2", "model_3", "model_4", "model_5", "model_6", "model_7")
 
 
 @pytest.mark.parametrize(
@@ -161,9 +162,24 @@ def test_model_3_is_model_2_with_batch_norm_and_without_the_last_relu() -> None:
     assert in_words(build("model_3")) == expected
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_convolution_has_a_bias(name: str) -> None:
+@pytest.mark.parametrize("name", MODELS[:5])
+def test_every_convolution_of_the_briefs_models_has_a_bias(name: str) -> None:
     assert all(layer.bias is not None for layer in build(name) if isinstance(layer, nn.Conv2d))
+
+
+@pytest.mark.parametrize("name", MODELS[5:])
+def test_no_convolution_before_batch_norm_has_a_bias_in_the_others(name: str) -> None:
+    network = list(build(name))
+    for layer, following in pairwise(network):
+        if isinstance(layer, nn.Conv2d):
+            assert isinstance(following, nn.BatchNorm2d) == (layer.bias is None)
+
+
+def test_widths_can_be_asked_for_where_a_model_has_others_than_its_own() -> None:
+    widths = [
+        layer.out_channels for layer in build("model_6", widths=(3, 4, 5, 6, 7, 8)) if isinstance(layer, nn.Conv2d)
+    ]
+    assert widths == [3, 4, 5, 6, 7, 8, 10]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -193,7 +209,7 @@ def test_a_network_is_built_in_training_mode_from_the_global_generator() -> None
     assert not torch.equal(first[0].weight, build("model_2")[0].weight)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["nope", "model_6", "model", "", "__init__"])
+@pytest.mark.parametrize("name", ["nope", "model_0", "model", "", "__init__"])
 def test_an_unknown_model_is_refused_by_naming_all(name: str) -> None:
     with pytest.raises(InputError) as error:
         build(name)

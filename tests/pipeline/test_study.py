@@ -1,0 +1,157 @@
+"""The study with the real dvc on small data: run, stopped, taken up again, with a trial that fails."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.pipeline.small_project import Project
+
+TRIALS = [
+    *("own/model_3-1", "own/model_3-2", "equal/model_3-1", "equal/model_3-2"),
+    *("own/model_5-1", "own/model_5-2", "own/model_5-3"),
+    *("ablation/no_average-1", "ablation/no_average-2"),
+]
+STUDY = ("repro", "study/dvc.yaml")
+
+
+@pytest.fixture(scope="module")
+def studied(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The small project with its study."""
+    folder = tmp_path_factory.mktemp("studied") / "project"
+    shutil.copytree(reproduced.folder, folder, symlinks=True)
+    project = Project(folder, reproduced.mirror)
+    project.dvc(*STUDY)
+    project.commit()
+    return project
+
+
+@pytest.fixture
+def study(studied: Project, tmp_path: Path) -> Project:
+    """A copy of it, to be changed at will."""
+    shutil.copytree(studied.folder, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project", studied.mirror)
+
+
+def records(project: Project) -> dict[str, str]:
+    """The text of each record by the trial's name."""
+    folder = project.folder / "study/records"
+    return {path.relative_to(folder).with_suffix("").as_posix(): path.read_text() for path in folder.rglob("*.json")}
+
+
+def test_the_main_pipeline_does_not_start_it(project: Project) -> None:
+    assert "stages.study" not in project.dvc("repro", "--force", "--dry").stdout
+    assert not (project.folder / "study/records").exists()
+
+
+def test_every_trial_has_a_record_and_every_promised_file_is_there(study: Project) -> None:
+    assert sorted(records(study)) == sorted(TRIALS)
+    table = pd.read_csv(study.folder / "metrics/study.csv")
+    assert table.columns[:8].tolist() == [
+        *("model", "recipe", "seed", "epochs", "parameters", "train_accuracy", "val_accuracy", "test_accuracy"),
+    ]
+    assert len(table) == len([name for name in TRIALS if "ablation" not in name])
+    assert (study.folder / "plots/study/accuracy.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("summary", "steps", "ablation"):
+        assert len(pd.read_csv(study.folder / f"metrics/study/{name}.csv"))
+    assert "| model_3 | 14,586 |" in study.read("metrics/study/study.md")
+    assert not list(study.folder.rglob(".*.part*"))
+
+
+def test_the_first_seed_is_the_main_pipelines_own(study: Project) -> None:
+    for name in ("model_3", "model_5"):
+        record = json.loads(study.read(f"study/records/own/{name}-1.json"))
+        metrics = json.loads(study.read(f"metrics/{name}.json"))
+        for figure in ("parameters", "epochs", "train_accuracy", "val_accuracy", "test_accuracy"):
+            assert record[figure] == metrics[figure], (name, figure)
+
+
+def test_with_nothing_changed_nothing_runs_and_everything_again_gives_the_same_bytes(study: Project) -> None:
+    before = records(study), study.read("study/dvc.lock"), study.read("metrics/study/study.md")
+    assert study.repro("study/dvc.yaml") == []
+    shutil.rmtree(study.folder / "study/records")
+    study.dvc(*STUDY)
+    assert before == (records(study), study.read("study/dvc.lock"), study.read("metrics/study/study.md"))
+    assert study.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_a_changed_recipe_repeats_the_trials_by_it_and_no_others(study: Project) -> None:
+    study.edit_params(lambda params: params["models"]["model_3"].update(max_lr=0.03))
+    told = study.dvc(*STUDY).stdout
+    assert "9 trials, 7 of them done" in told
+    assert "own/model_3-2: validation" in told
+    assert study.run("git", "status", "--porcelain", "study/records").stdout.split() == [
+        *("M", "study/records/own/model_3-1.json", "M", "study/records/own/model_3-2.json"),
+    ]
+
+
+def test_another_number_of_seeds_adds_and_removes_trials(study: Project) -> None:
+    path = study.folder / "study/params.yaml"
+    path.write_text(path.read_text().replace("model_3: 2", "model_3: 1").replace("model_5: 3", "model_5: 4"))
+    study.dvc(*STUDY)
+    expected = {*TRIALS, "own/model_5-4"} - {"own/model_3-2", "equal/model_3-2"}
+    assert set(records(study)) == expected
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ('raise ValueError("of seed 2")', "failed: ValueError: of seed 2"),
+        ("import os; os.kill(os.getpid(), 9)", "failed: its process ended with status -9"),
+    ],
+)
+def test_a_trial_that_fails_is_named_and_leaves_the_others_alone(study: Project, fault: str, told: str) -> None:
+    path = study.folder / "src/mnist_cnn/models/model_3.py"
+    whole = path.read_text()
+    lines = ["    import torch", "    if torch.initial_seed() == 2:", f"        {fault}", "    return stack("]
+    path.write_text(whole.replace("    return stack(", "\n".join(lines)))
+    shutil.rmtree(study.folder / "study/records")
+    ended = study.dvc(*STUDY, check=False)
+    assert ended.returncode != 0
+    for name in ("own/model_3-2", "equal/model_3-2"):
+        assert f"error: {name} {told}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert set(records(study)) == set(TRIALS) - {"own/model_3-2", "equal/model_3-2"}
+    # Mended, it goes on with what is missing: here with all of that model, whose file has changed.
+    path.write_text(whole)
+    assert "9 trials, 5 of them done" in study.dvc(*STUDY).stdout
+    assert study.run("git", "status", "--porcelain").stdout == ""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_study_ends_everywhere_and_goes_on_where_it_was(study: Project, how: signal.Signals) -> None:
+    before = records(study)
+    study.edit_params(lambda params: params["models"]["model_5"].update(epochs=999))
+    for name in ("own/model_3-1", "own/model_3-2"):
+        (study.folder / f"study/records/{name}.json").unlink()
+    command = ["-m", "stages.study", "--params", "params.yaml", "--study", "study/params.yaml"]
+    command += ["--parts", "data/split", "--records", "study/records"]
+    # As a shell starts a background job: SIGINT ignored, until the program says otherwise.
+    with study.start("sh", "-c", 'trap "" INT; exec "$@"', "sh", "python", *command) as process:
+        try:
+            assert process.stdout is not None
+            # In either order; the two that run then have 999 epochs before them.
+            for _ in range(2):
+                assert any("own/model_3" in line for line in iter(process.stdout.readline, ""))
+            process.send_signal(how)
+            _, told = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == "interrupted: 'make study' goes on from here"
+    assert "Traceback" not in told
+    assert study.processes() == []
+    study.run("git", "checkout", "params.yaml")
+    assert "9 trials, 9 of them done" in study.dvc(*STUDY).stdout
+    assert records(study) == before
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two", "1.5"])
+def test_a_number_of_jobs_that_is_none_is_refused(study: Project, jobs: str) -> None:
+    ended = study.run("env", f"JOBS={jobs}", "dvc", *STUDY, "--force", check=False)
+    assert ended.returncode != 0
+    assert f"error: JOBS: '{jobs}' is not allowed: a whole number, at least 1" in ended.stderr
+    assert study.run("git", "status", "--porcelain").stdout == ""

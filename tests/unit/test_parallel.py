@@ -1,0 +1,59 @@
+"""Work side by side: results, failures and progress come back, and nothing is left behind."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from mnist_cnn.parallel import Done, Failed, Progress, side_by_side
+
+
+def work(task: str, say: Callable[[object], object]) -> str:
+    say(f"{task} begins")
+    if task == "raise":
+        raise ValueError("of two\nlines")
+    if task == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task == "wait":
+        time.sleep(600)
+    return task.upper()
+
+
+def outcome(tasks: list[str], jobs: int) -> dict[int, list[object]]:
+    told: dict[int, list[object]] = {}
+    for place, what in side_by_side(work, [(task,) for task in tasks], jobs, preload=["json"]):
+        told.setdefault(place, []).append(what)
+    return told
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 9])
+def test_every_task_tells_its_progress_and_its_result(jobs: int) -> None:
+    told = outcome(["a", "b", "c"], jobs)
+    assert told == {place: [Progress(f"{task} begins"), Done(task.upper())] for place, task in enumerate("abc")}
+
+
+@pytest.mark.parametrize(
+    ("failing", "reason"),
+    [("raise", "ValueError: of two lines"), ("die", "its process ended with status -9")],
+)
+def test_a_task_that_fails_is_told_of_and_leaves_the_others_alone(failing: str, reason: str) -> None:
+    told = outcome(["a", failing, "b"], 2)
+    assert told[1][-1] == Failed(reason)
+    assert [told[0][-1], told[2][-1]] == [Done("A"), Done("B")]
+
+
+def test_no_task_is_no_work() -> None:
+    assert outcome([], 2) == {}
+
+
+def test_no_more_than_the_jobs_run_at_a_time_and_none_when_nobody_listens_any_more() -> None:
+    before = set(multiprocessing.active_children())
+    running = side_by_side(work, [("wait",)] * 3, 2, preload=["json"])
+    assert {next(running)[0], next(running)[0]} == {0, 1}
+    children = set(multiprocessing.active_children()) - before
+    assert len(children) == 2
+    running.close()
+    assert not any(child.is_alive() for child in children)

@@ -1,0 +1,121 @@
+"""One model, one recipe, one seed: what is measured, and by what it is known again."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnist_cnn import trial as module
+from mnist_cnn.data import Images, Normalisation
+from mnist_cnn.engine import Compute
+from mnist_cnn.params import Augmentation, Recipe
+from mnist_cnn.study import Trial
+from mnist_cnn.trial import fingerprint, measure
+
+NORMALISATION = Normalisation(0.5, 0.3)
+COMPUTE = Compute(torch.device("cpu"), "native")
+RECIPE = Recipe(
+    epochs=2,
+    batch_size=32,
+    schedule="constant",
+    max_lr=0.05,
+    warmup_share=0,
+    momentum=0.9,
+    weight_decay=0.0001,
+    weight_average=0.9,
+    clip_norm=0.0,
+    dropout=0.0,
+    label_smoothing=0.0,
+    augmentation=Augmentation(rotation_deg=0, shift_px=0, scale_percent=0),
+)
+TRIAL = Trial("model_6", RECIPE, 1, None, tested=True)
+
+
+def images(count: int, seed: int) -> Images:
+    generator = torch.Generator().manual_seed(seed)
+    return Images(torch.randint(256, (count, 28, 28), dtype=torch.uint8, generator=generator), torch.arange(count) % 10)
+
+
+PARTS = {"train": images(96, 0), "val": images(50, 1), "test": images(70, 2)}
+
+
+def test_a_trial_tells_of_its_epochs_and_of_all_that_it_measured() -> None:
+    epochs: list[int] = []
+    record = measure(TRIAL, PARTS, NORMALISATION, COMPUTE, epochs.append)
+    assert epochs == [1, 2]
+    assert (record["parameters"], record["epochs"]) == (7918, 2)
+    by_epoch = record["test_by_epoch"]
+    assert [len(by_epoch[weights]) for weights in ("raw", "delivered")] == [2, 2]
+    assert record["test_accuracy"] == by_epoch["delivered"][-1]
+    # Both say the same of the weights delivered.
+    assert record["test_accuracy"] == pytest.approx(100 * (1 - len(record["misread"]) / 70), abs=1e-4)
+    assert record["misread"] == sorted(set(record["misread"])) and max(record["misread"]) < 70
+
+
+def test_raw_weights_are_the_last_steps_and_those_delivered_their_average() -> None:
+    averaged = measure(TRIAL, PARTS, NORMALISATION, COMPUTE, print)
+    plain_recipe = RECIPE.model_copy(update={"weight_average": 0.0})
+    plain = measure(TRIAL._replace(recipe=plain_recipe), PARTS, NORMALISATION, COMPUTE, print)
+    assert plain["test_by_epoch"]["raw"] == plain["test_by_epoch"]["delivered"]
+    assert averaged["test_by_epoch"]["raw"] == plain["test_by_epoch"]["raw"]
+    assert averaged["val_accuracy_raw"] == plain["val_accuracy"]
+    # Half-trained weights and their average do not agree on the accuracy of noise.
+    assert averaged["test_by_epoch"]["delivered"] != averaged["test_by_epoch"]["raw"]
+
+
+def test_the_same_trial_gives_the_same_record_and_another_seed_does_not() -> None:
+    first, again = (measure(TRIAL, PARTS, NORMALISATION, COMPUTE, print) for _ in range(2))
+    other = measure(TRIAL._replace(seed=2), PARTS, NORMALISATION, COMPUTE, print)
+    assert first == again
+    assert first["misread"] != other["misread"]
+
+
+def test_what_competes_does_not_see_the_test_set() -> None:
+    parts = {name: PARTS[name] for name in ("train", "val")}
+    record = measure(TRIAL._replace(tested=False), parts, NORMALISATION, COMPUTE, print)
+    assert not [name for name in record if "test" in name or name == "misread"]
+
+
+def test_widths_are_those_of_the_network() -> None:
+    narrow = TRIAL._replace(widths=(2, 2, 2, 2, 2, 2))
+    assert measure(narrow, PARTS, NORMALISATION, COMPUTE, print)["parameters"] == 18 + 5 * 36 + 6 * 4 + 30
+
+
+def test_the_fingerprint_follows_all_that_the_result_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "train.safetensors"
+    data.write_bytes(b"images")
+    first = fingerprint(TRIAL, [data], COMPUTE)
+    assert len(first) == 64 and first == fingerprint(TRIAL, [data], COMPUTE._replace(threads=2))
+    others = [
+        fingerprint(other, [data], COMPUTE)
+        for other in (
+            TRIAL._replace(seed=2),
+            TRIAL._replace(recipe=RECIPE.model_copy(update={"max_lr": 0.06})),
+            TRIAL._replace(widths=(8, 10, 14, 14, 14, 17)),
+            TRIAL._replace(model="model_5"),
+            TRIAL._replace(tested=False),
+        )
+    ]
+    others.append(fingerprint(TRIAL, [data], COMPUTE._replace(engine="torch")))
+    monkeypatch.setattr(module, "_CODE", module._CODE[1:])
+    others.append(fingerprint(TRIAL, [data], COMPUTE))
+    data.write_bytes(b"other images")
+    others.append(fingerprint(TRIAL, [data], COMPUTE))
+    assert len({first, *others}) == 1 + len(others)
+
+
+def test_the_fingerprint_counts_all_code_that_computes() -> None:
+    program = """
+import sys
+from pathlib import Path
+from mnist_cnn import trial
+package = Path(trial.__file__).parent
+files = {Path(m.__file__) for name, m in sys.modules.items() if name.startswith("mnist_cnn") and m.__file__}
+print(*(file.relative_to(package).as_posix() for file in files if file.stat().st_size > 200))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    # Loaded only to be built; not Python; what settings are, errors, and how files are written.
+    expected = set(ended.stdout.split()) | {"layers.py", "native/kernels.c"}
+    assert set(module._CODE) == expected - {"params.py", "errors.py", "files.py", "study.py"}
