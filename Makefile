@@ -1,12 +1,12 @@
-# make repro: the whole pipeline. make test: every test. make bench: how fast training is. Each makes the virtual
-# environment first if need be.
+# make repro: the whole pipeline. make test: every test. make study: every model with many seeds. make bench: how fast
+# training is. Each makes the virtual environment first if need be.
 
 PYTHON ?= python3
 # How many models train at a time. Results do not depend on it.
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test bench check format lock readme setup
+.PHONY: repro test study bench check format lock readme setup
 
 repro: .venv/ready
 	@python -m stages.repro --jobs $(JOBS) --lock dvc.lock
@@ -14,6 +14,10 @@ repro: .venv/ready
 
 test: .venv/ready
 	python -m pytest
+
+# An hour and more on two cores; stopped, it goes on where it was.
+study: .venv/ready
+	@JOBS=$(JOBS) dvc repro study/dvc.yaml
 
 check: .venv/ready
 	ruff check .

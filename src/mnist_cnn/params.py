@@ -72,7 +72,7 @@ class Recipe(_Section):
     warmup_share: Share
     momentum: Share
     weight_decay: Share
-    clip_norm: Annotated[float, Field(ge=0, le=1e6)]
+    clip_ratio: Annotated[float, Field(ge=0, le=1e6)]
     weight_average: Share
     dropout: Share
     label_smoothing: Share

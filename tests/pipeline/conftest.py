@@ -46,6 +46,7 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
     def shrink(params: dict[str, Any]) -> None:
         params["split"] |= {"train": 300, "val": 100}
+        params["model"] = "model_5"
         params["models"] = {name: params["models"][name] | {"epochs": 1, "batch_size": 32} for name in MODELS}
 
     project = Project(folder, mirror)

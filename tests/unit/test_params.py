@@ -123,7 +123,7 @@ def test_the_repositorys_own_settings_are_valid() -> None:
         ("models.model_3.weight_decay", 1.0, "less than 1"),
         ("models.model_3.weight_average", -0.1, "greater than or equal to 0"),
         ("models.model_3.weight_average", 1.0, "less than 1"),
-        ("models.model_3.clip_norm", -1.0, "greater than or equal to 0"),
+        ("models.model_3.clip_ratio", -1.0, "greater than or equal to 0"),
         ("models.model_3.dropout", -0.1, "greater than or equal to 0"),
         ("models.model_3.dropout", 1.0, "less than 1"),
         ("models.model_3.augmentation.rotation_deg", -1.0, "greater than or equal to 0"),

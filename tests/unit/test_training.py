@@ -17,7 +17,7 @@ from mnist_cnn.data import Images, Normalisation
 from mnist_cnn.engine import Compute, evaluation_pass, training_pass
 from mnist_cnn.models import build
 from mnist_cnn.params import Augmentation, Recipe
-from mnist_cnn.training import Epoch, WeightAverage, fit, learning_rate, train_step
+from mnist_cnn.training import Epoch, WeightAverage, fit, learning_rate, shorten_gradients, train_step
 
 CPU = torch.device("cpu")
 NORMALISATION = Normalisation(0.5, 0.3)
@@ -30,7 +30,7 @@ RECIPE = Recipe(
     momentum=0.9,
     weight_decay=0.0001,
     weight_average=0.0,
-    clip_norm=0.0,
+    clip_ratio=0.0,
     dropout=0.1,
     label_smoothing=0.0,
     augmentation=Augmentation(rotation_deg=0, shift_px=0, scale_percent=0),
@@ -346,21 +346,41 @@ def test_label_smoothing_spreads_its_share_over_all_classes() -> None:
     torch.testing.assert_close(scores.grad, (scores.detach().softmax(1) - wanted) / 6)
 
 
-def test_a_long_gradient_is_shortened_and_a_short_one_left() -> None:
-    images = digits(10)
-    gradients = []
-    for clip_norm in (0.0, 0.5, 1e6):
+def test_long_gradients_are_shortened_channel_by_channel_and_short_ones_left() -> None:
+    layer = nn.Conv2d(2, 3, 3)
+    assert layer.bias is not None
+    weight, bias = layer.weight, layer.bias
+    lengths = weight.detach().flatten(1).norm(dim=1)
+    gradient = torch.randn_like(weight)
+    # Of the first channel long, of the second just within the bound, of the third none at all.
+    wanted = torch.stack([10 * lengths[0], 0.49 * lengths[1], torch.tensor(0.0)])
+    gradient = gradient / gradient.flatten(1).norm(dim=1).view(3, 1, 1, 1) * wanted.view(3, 1, 1, 1)
+    weight.grad, bias.grad = gradient.clone(), torch.full_like(bias, 1e6)
+    shorten_gradients(layer.parameters(), 0.5)
+    torch.testing.assert_close(weight.grad[0], gradient[0] / 20)
+    assert torch.equal(weight.grad[1:], gradient[1:])
+    assert (bias.grad == 1e6).all()
+
+
+def test_a_channel_whose_weights_are_zero_can_learn_all_the_same() -> None:
+    weight = torch.zeros(1, 4, requires_grad=True)
+    weight.grad = torch.ones(1, 4)
+    shorten_gradients([weight], 0.5)
+    assert weight.grad.norm().item() == pytest.approx(0.0005)
+
+
+def test_a_recipe_shortens_gradients_only_if_asked() -> None:
+    moved = []
+    for ratio in (0.0, 1e-3, 1e6):
         torch.manual_seed(4)
         recorder = Recorder()
-        before = torch.cat([parameter.detach().flatten().clone() for parameter in recorder.parameters()])
-        trained(recorder, RECIPE.model_copy(update={"clip_norm": clip_norm, "momentum": 0.0}), train=images)
-        after = torch.cat([parameter.detach().flatten() for parameter in recorder.parameters()])
-        gradients.append((before - after) / RECIPE.max_lr)
-    free, short, bounded = gradients
-    assert free.norm() > 1
-    assert short.norm().item() == pytest.approx(0.5, rel=1e-3)
-    torch.testing.assert_close(short / short.norm(), free / free.norm(), rtol=1e-3, atol=1e-4)
-    assert torch.equal(bounded, free)
+        before = recorder.layer.weight.detach().clone()
+        trained(recorder, RECIPE.model_copy(update={"clip_ratio": ratio, "momentum": 0.0}), train=digits(10))
+        moved.append((recorder.layer.weight.detach() - before).norm(dim=1) / before.norm(dim=1) / RECIPE.max_lr)
+    free, short, unbounded = moved
+    assert free.max() > 1e-2
+    assert short.max() < 1.5e-3  # of which weight decay is a tenth
+    assert torch.equal(free, unbounded)
 
 
 def test_momentum_is_nesterovs_and_weight_decay_is_added() -> None:

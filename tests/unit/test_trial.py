@@ -25,7 +25,7 @@ RECIPE = Recipe(
     momentum=0.9,
     weight_decay=0.0001,
     weight_average=0.9,
-    clip_norm=0.0,
+    clip_ratio=0.0,
     dropout=0.0,
     label_smoothing=0.0,
     augmentation=Augmentation(rotation_deg=0, shift_px=0, scale_percent=0),
