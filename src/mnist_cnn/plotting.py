@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from torch import Tensor
 
@@ -130,6 +131,8 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
             textcoords="offset points",
             va="center",
             ha="left" if side > 0 else "right",
+            # The target's line may pass behind it.
+            path_effects=[withStroke(linewidth=3, foreground="white")],
         )
         step = params.report.story.get(model.name)
         if step and step.brief_test_accuracy is not None:
@@ -191,9 +194,9 @@ def accuracy_over_seeds(
     axes.set_ylim(bottom, min(100.0, top))
     for place, name in enumerate(own):
         colour, marker, _ = model_style(name)
-        for values, middle, face in ((own[name], place - 0.16, colour), (equal.get(name, []), place + 0.2, "white")):
-            if not values:
-                continue
+        kinds = [(own[name], colour), (equal[name], "white")] if name in equal else [(own[name], colour)]
+        for (values, face), aside in zip(kinds, (-0.19, 0.19) if len(kinds) > 1 else (0.0,), strict=True):
+            middle = place + aside
             # Side by side in the order of the seeds: nothing hides behind another.
             across = middle + np.linspace(-0.1, 0.1, len(values))
             axes.plot(
@@ -203,24 +206,24 @@ def accuracy_over_seeds(
         step = params.report.story.get(name)
         brief = step.brief_test_accuracy if step else None
         if brief is not None and brief >= bottom:
-            axes.plot(place - 0.4, brief, "x", color=_TARGET, markersize=7)
+            axes.plot(place - 0.43, brief, "x", color=_TARGET, markersize=7)
         elif brief is not None:
             axes.annotate(
                 f"× {brief:.2f}",
-                (place - 0.42, bottom),
+                (place - 0.46, bottom),
                 (0, 3),
                 textcoords="offset points",
                 fontsize=9,
                 color=_TARGET,
             )
-    axes.axhline(params.targets.test_accuracy, color=_TARGET, linewidth=1, linestyle=":", zorder=0)
+    axes.axhline(params.targets.test_accuracy, color=_TARGET, linewidth=1.2, linestyle="--", zorder=1)
     axes.annotate(
-        f"target {params.targets.test_accuracy:g} %",
+        f"target\n{params.targets.test_accuracy:g} %",
         (1, params.targets.test_accuracy),
         xycoords=("axes fraction", "data"),
-        xytext=(-2, 3),
+        xytext=(4, 0),
         textcoords="offset points",
-        ha="right",
+        va="center",
         fontsize=9,
         color=_TARGET,
     )

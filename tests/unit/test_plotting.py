@@ -70,6 +70,10 @@ def augmented(models: list[Measured]) -> Figure:
     return plotting.augmented_digits(DIGITS, rows, models[0].name, SETTINGS.models[models[0].name])
 
 
+def over_seeds(own: dict[str, list[float]], equal: dict[str, list[float]]) -> Figure:
+    return plotting.accuracy_over_seeds(own, equal, dict.fromkeys(own, 7000), SETTINGS, "model_6")
+
+
 FIGURES: dict[str, Callable[[list[Measured]], Figure]] = {
     "accuracy": lambda models: plotting.accuracy_curves(models, SETTINGS),
     "loss": plotting.loss_curves,
@@ -77,6 +81,7 @@ FIGURES: dict[str, Callable[[list[Measured]], Figure]] = {
     "confusion": lambda models: plotting.confusion_matrix(models[0]),
     "misread": lambda models: plotting.misread_digits(models[0], 4),
     "augmented": augmented,
+    "seeds": lambda models: over_seeds({model.name: [99.0, 99.5] for model in models}, {}),
 }
 each_figure = pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
 
@@ -175,6 +180,33 @@ def test_a_model_of_a_single_epoch_is_within_the_curves_bounds(tmp_path: Path, p
         low, high = figure.axes[0].get_ylim()
         assert low <= bottom and top <= high
         assert saved(figure, tmp_path / "curves.png")
+
+
+def test_every_seed_is_shown_with_the_mean_the_target_and_the_briefs_figures() -> None:
+    own = {"model_1": [99.0, 99.2, 99.4], "model_5": [99.5, 99.4], "model_6": [99.55, 99.65]}
+    figure = over_seeds(own, {"model_1": [99.45, 99.55]})
+    assert figure.get_suptitle() == "model_6 averages 99.60 % over 2 seeds, the lowest 99.55 %"
+    [axes] = figure.axes
+    heights = [[height for _, height in points(line)] for line in axes.lines if len(points(line))]
+    assert [99.0, 99.2, 99.4] in heights and [99.45, 99.55] in heights and [99.55, 99.65] in heights
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white" and len(points(line))]
+    assert [[height for _, height in points(line)] for line in hollow] == [[99.45, 99.55]]
+    # No seed hides another, and all stand at their model.
+    for place, name in enumerate(own):
+        across = [
+            x for line in axes.lines for x, height in points(line) if height in own[name] and abs(x - place) < 0.5
+        ]
+        assert len(set(across)) >= len(own[name])
+    assert [99.05] in heights and [99.44] in heights  # the brief's of models 1 and 5; it has none of model_6
+    assert [text.get_text() for text in axes.get_xticklabels()] == [f"{name}\n7,000" for name in own]
+    means = [segment[0][1] for group in axes.collections for segment in group.get_segments()]  # type: ignore[attr-defined]
+    assert means == pytest.approx([99.2, 99.5, 99.45, 99.6])
+
+
+def test_a_figure_of_the_brief_that_lies_below_all_seeds_is_written_at_the_bottom() -> None:
+    [axes] = over_seeds({"model_4": [98.8, 98.9]}, {}).axes
+    assert "× 97.39" in [text.get_text() for text in axes.texts]
+    assert axes.get_ylim()[0] > 98.6
 
 
 @pytest.mark.parametrize(
