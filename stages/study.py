@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator
 from datetime import timedelta
@@ -93,8 +94,10 @@ def train(trial: Trial, parts: Path, shared: Train, threads: int, say: Callable[
     compute = runtime.prepare(shared)._replace(threads=threads)
     names = ("train", "val", "test") if trial.tested else ("train", "val")
     images = {name: load_images(parts / f"{name}.safetensors") for name in names}
-    # A bar an epoch, from several processes, would be in the way of the one over all.
+    # A bar an epoch, from several processes, would be in the way of the one over all; nor is there need for the lock
+    # between processes, which one that is ended would leave behind.
     os.environ["TQDM_DISABLE"] = "1"
+    tqdm.set_lock(threading.RLock())
     return measure(trial, images, load_normalisation(parts / "statistics.json"), compute, say)
 
 

@@ -34,14 +34,14 @@ def plan(params: Params, study: Study) -> dict[str, Trial]:
     """
     first = params.train.seed
     equal = params.models[study.equal_recipe]
+    others = [model for model in study.seeds if params.models[model] != equal]
+    recipes = [(OWN, model, params.models[model]) for model in study.seeds] + [
+        (EQUAL, model, equal) for model in others
+    ]
     trials = {}
-    for model, seeds in study.seeds.items():
-        recipes = {OWN: params.models[model]}
-        if params.models[model] != equal:
-            recipes[EQUAL] = equal
-        for kind, recipe in recipes.items():
-            for seed in range(first, first + seeds):
-                trials[f"{kind}/{model}-{seed}"] = Trial(model, recipe, seed, None, tested=True)
+    for kind, model, recipe in recipes:
+        for seed in range(first, first + study.seeds[model]):
+            trials[f"{kind}/{model}-{seed}"] = Trial(model, recipe, seed, None, tested=True)
     ablation = study.ablation
     for name, change in ablation.changes.items():
         recipe = changed(params.models[ablation.model], change.recipe, f"ablation.changes.{name}.recipe")

@@ -88,17 +88,16 @@ def test_trials_are_every_seed_by_both_recipes_and_every_change(study: Study) ->
     trials = plan(PARAMS, study)
     seeds = range(PARAMS.train.seed, PARAMS.train.seed + 3)
     tested = [name for name, trial in trials.items() if trial.tested]
-    expected = [f"{kind}/model_4-{seed}" for kind in ("own", "equal") for seed in seeds[:2]]
-    for model in ("model_5", "model_6"):
-        equal = PARAMS.models[model] == PARAMS.models["model_6"]
-        expected += [f"{kind}/{model}-{seed}" for kind in ("own", "equal")[: 1 if equal else 2] for seed in seeds]
+    others = [name for name in ("model_4", "model_5") if PARAMS.models[name] != PARAMS.models["model_6"]]
+    models = [("own", name) for name in ("model_4", "model_5", "model_6")] + [("equal", name) for name in others]
+    expected = [f"{kind}/{name}-{seed}" for kind, name in models for seed in seeds[: 2 if name == "model_4" else 3]]
     assert tested == expected
-    others = {name: trial for name, trial in trials.items() if not trial.tested}
-    assert list(others) == [f"ablation/{name}-{seed}" for name in ("no_average", "narrower") for seed in seeds[:2]]
+    untested = {name: trial for name, trial in trials.items() if not trial.tested}
+    assert list(untested) == [f"ablation/{name}-{seed}" for name in ("no_average", "narrower") for seed in seeds[:2]]
     model_6 = PARAMS.models["model_6"]
-    changed = others[f"ablation/no_average-{seeds[0]}"]
+    changed = untested[f"ablation/no_average-{seeds[0]}"]
     assert changed.recipe == model_6.model_copy(update={"weight_average": 0.0}) and changed.widths is None
-    narrower = others[f"ablation/narrower-{seeds[0]}"]
+    narrower = untested[f"ablation/narrower-{seeds[0]}"]
     assert narrower.recipe == model_6 and narrower.widths == (2, 2, 2, 2, 2, 2)
 
 
