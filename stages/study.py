@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
+from contextlib import redirect_stderr
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from mnist_cnn.models import build
 from mnist_cnn.parallel import Done, Failed, side_by_side
 from mnist_cnn.params import Train, load, load_study
 from mnist_cnn.study import Record, Trial, load_record, plan, remove_other_records, save_record
-from mnist_cnn.trial import fingerprint, measure
+from mnist_cnn.trial import digest_of, fingerprint, measure
 from stages import cli
 
+_STATISTICS = "statistics.json"
 _BAR = "{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}"
 
 
@@ -36,7 +38,9 @@ def main(params: Path, study: Path, parts: Path, records: Path) -> None:
     settings = load(params)
     trials = plan(settings, load_study(study, settings))
     jobs = _jobs(os.environ.get("JOBS", ""))
-    data = [parts / f"{name}.safetensors" for name in ("train", "val", "test")] + [parts / "statistics.json"]
+    data = digest_of(
+        [parts / name for name in ("train.safetensors", "val.safetensors", "test.safetensors", _STATISTICS)]
+    )
     compute = runtime.prepare(settings.train)
     prints = {name: fingerprint(trial, data, compute) for name, trial in trials.items()}
     todo = {
@@ -49,7 +53,9 @@ def main(params: Path, study: Path, parts: Path, records: Path) -> None:
     failed = {}
     try:
         for name, outcome in _outcomes(todo, parts, settings.train, jobs):
-            if isinstance(outcome, Done):
+            if fingerprint(trials[name], data, compute) != prints[name]:
+                failed[name] = "the code was changed while it ran"
+            elif isinstance(outcome, Done):
                 save_record(records, name, {"fingerprint": prints[name], **outcome.result})
             else:
                 failed[name] = outcome.reason
@@ -69,7 +75,9 @@ def _outcomes(
     tasks = [(trial, parts, shared, threads) for trial in trials.values()]
     names = list(trials)
     # In multiplications: an epoch of one model takes as long as four of another.
-    an_epoch = {name: multiplications(build(trial.model, widths=trial.widths)) for name, trial in trials.items()}
+    an_epoch = {
+        name: multiplications(build(trial.model, trial.recipe.dropout, trial.widths)) for name, trial in trials.items()
+    }
     left = {name: an_epoch[name] * trial.recipe.epochs for name, trial in trials.items()}
     whole, started = sum(left.values()), time.monotonic()
     with tqdm(total=whole, disable=None, smoothing=0, bar_format=_BAR) as bar:
@@ -79,11 +87,14 @@ def _outcomes(
                 left[name] -= an_epoch[name]
                 bar.update(an_epoch[name])
                 continue
-            bar.update(left.pop(name))
+            if isinstance(told, Failed):
+                whole -= left[name]
+                bar.total = whole
+            del left[name]
             yield name, told
             what = f"validation {told.result['val_accuracy']:.2f} %" if isinstance(told, Done) else "failed"
             to_do = sum(left.values())
-            seconds = (time.monotonic() - started) * to_do / (whole - to_do)
+            seconds = (time.monotonic() - started) * to_do / max(1, whole - to_do)
             bar.set_postfix_str(f"{len(left)} of {len(trials)} trials left", refresh=False)
             bar.write(f"[INFO] {name}: {what}; {len(left)} left, about {timedelta(seconds=round(seconds))}")
             sys.stdout.flush()
@@ -94,11 +105,12 @@ def train(trial: Trial, parts: Path, shared: Train, threads: int, say: Callable[
     compute = runtime.prepare(shared)._replace(threads=threads)
     names = ("train", "val", "test") if trial.tested else ("train", "val")
     images = {name: load_images(parts / f"{name}.safetensors") for name in names}
+    normalisation = load_normalisation(parts / _STATISTICS)
     # A bar an epoch, from several processes, would be in the way of the one over all; nor is there need for the lock
     # between processes, which one that is ended would leave behind.
-    os.environ["TQDM_DISABLE"] = "1"
     tqdm.set_lock(threading.RLock())
-    return measure(trial, images, load_normalisation(parts / "statistics.json"), compute, say)
+    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+        return measure(trial, images, normalisation, compute, say)
 
 
 def _jobs(wanted: str) -> int:

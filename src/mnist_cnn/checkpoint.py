@@ -13,8 +13,7 @@ from mnist_cnn.files import whole_file
 def save_weights(path: Path, network: nn.Module) -> None:
     """Store a network's weights and buffers."""
     with whole_file(path) as scratch:
-        # A layer that stands in the network several times is written at each of its places: a copy, not a reference.
-        save_file({name: tensor.contiguous().cpu().clone() for name, tensor in network.state_dict().items()}, scratch)
+        save_file({name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}, scratch)
 
 
 def load_weights(path: Path, network: nn.Module) -> None:

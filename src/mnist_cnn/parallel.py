@@ -59,16 +59,16 @@ def side_by_side(
                 theirs.close()
                 running[mine] = place, process
             for ready in wait(list(running)):
-                assert isinstance(ready, Connection)
-                place, process = running[ready]
+                pipe: Any = ready
+                place, process = running[pipe]
                 try:
-                    told = ready.recv()
-                except EOFError:
+                    told: Progress | Done | Failed = pipe.recv()
+                except (EOFError, OSError):  # its process has ended, perhaps in the middle of a message
                     process.join()
                     told = Failed(f"its process ended with status {process.exitcode}")
                 if not isinstance(told, Progress):
-                    del running[ready]
-                    ready.close()
+                    del running[pipe]
+                    pipe.close()
                     process.join()
                 yield place, told
     finally:

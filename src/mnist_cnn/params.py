@@ -139,7 +139,7 @@ class Change(_Section):
     """What a trial of the ablation does otherwise: settings of the recipe, channels of the network, or both."""
 
     recipe: dict[str, Any] = Field(default_factory=dict)
-    widths: list[Count] | None = None
+    widths: Annotated[list[Count], Field(min_length=1)] | None = None
 
 
 class Ablation(_Section):
@@ -147,7 +147,7 @@ class Ablation(_Section):
 
     model: str
     seeds: Count
-    changes: dict[Annotated[str, Field(pattern=r"^\w+$")], Change]
+    changes: Annotated[dict[Annotated[str, Field(pattern=r"^\w+$")], Change], Field(min_length=1)]
 
 
 class Study(_Section):
@@ -247,12 +247,12 @@ def _as_number(value: object, problem: str) -> float | None:
 
 def _allowed_keys(section: type[BaseModel], path: tuple[int | str, ...]) -> str:
     """The settings of the section at a path below another."""
-    for part in path:
-        if part not in section.model_fields:
-            continue  # one of the names that a mapping may have
+    parts = iter(path)
+    for part in parts:
         annotation = section.model_fields[str(part)].annotation
-        # Of a mapping, what its values are.
-        inner = get_args(annotation)[1] if get_origin(annotation) is dict else annotation
-        assert isinstance(inner, type) and issubclass(inner, BaseModel)
-        section = inner
+        if get_origin(annotation) is dict:
+            next(parts, None)  # the name of one of its values
+            annotation = get_args(annotation)[1]
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        section = annotation
     return ", ".join(section.model_fields)

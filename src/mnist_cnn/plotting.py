@@ -69,8 +69,8 @@ def accuracy_curves(models: list[Measured], params: Params) -> Figure:
         _draw_curves(panel, models, f"{part}_accuracy")
         panel.set_title(name)
         panel.axhline(params.targets.test_accuracy, color=_TARGET, linewidth=1, linestyle=":")
-    # From the second epoch on: the first may lie so low that it would flatten all the rest.
-    lowest = min(float(model.history["val_accuracy"].iloc[min(1, len(model.history) - 1) :].min()) for model in models)
+    # Without the first fifth of the run, which may lie so low that it would flatten all the rest.
+    lowest = min(float(model.history["val_accuracy"].iloc[len(model.history) // 5 :].min()) for model in models)
     panels[0].set_ylim(max(0.0, np.floor(min(lowest, 99.0))), 100)
     panels[0].set_ylabel("Accuracy (%)")
     panels[1].annotate(
@@ -190,7 +190,9 @@ def accuracy_over_seeds(
         f"{best} averages {np.mean(own[best]):.2f} % over {len(own[best])} seeds, the lowest {min(own[best]):.2f} %"
     )
     shown = [value for values in (*own.values(), *equal.values()) for value in values]
-    bottom, top = min(shown) - 0.12, max(*shown, params.targets.test_accuracy) + 0.08
+    target = params.targets.test_accuracy
+    # A seed that went astray should not flatten all the rest.
+    bottom, top = max(min(*shown, target) - 0.12, target - 2), max(*shown, target) + 0.08
     axes.set_ylim(bottom, min(100.0, top))
     for place, name in enumerate(own):
         colour, marker, _ = model_style(name)
@@ -203,23 +205,18 @@ def accuracy_over_seeds(
                 across, values, marker, color=colour, markerfacecolor=face, markersize=6, alpha=0.9, linestyle="none"
             )
             axes.hlines(np.mean(values), middle - 0.17, middle + 0.17, color="black", linewidth=1.6, zorder=3)
+            for value in (value for value in values if value < bottom):
+                _mark_below(axes, middle, bottom, f"▾ {value:.2f}")
         step = params.report.story.get(name)
         brief = step.brief_test_accuracy if step else None
         if brief is not None and brief >= bottom:
             axes.plot(place - 0.43, brief, "x", color=_TARGET, markersize=7)
         elif brief is not None:
-            axes.annotate(
-                f"× {brief:.2f}",
-                (place - 0.46, bottom),
-                (0, 3),
-                textcoords="offset points",
-                fontsize=9,
-                color=_TARGET,
-            )
-    axes.axhline(params.targets.test_accuracy, color=_TARGET, linewidth=1.2, linestyle="--", zorder=1)
+            _mark_below(axes, place - 0.46, bottom, f"× {brief:.2f}")
+    axes.axhline(target, color=_TARGET, linewidth=1.2, linestyle="--", zorder=1)
     axes.annotate(
-        f"target\n{params.targets.test_accuracy:g} %",
-        (1, params.targets.test_accuracy),
+        f"target\n{target:g} %",
+        (1, target),
         xycoords=("axes fraction", "data"),
         xytext=(4, 0),
         textcoords="offset points",
@@ -238,6 +235,11 @@ def accuracy_over_seeds(
     axes.plot([], [], "x", color=_TARGET, label="the brief: best epoch of one run")
     figure.legend(loc="outside lower center", ncols=4)
     return figure
+
+
+def _mark_below(axes: Axes, x: float, bottom: float, text: str) -> None:
+    """Write what lies below the picture at its lower edge."""
+    axes.annotate(text, (x, bottom), (0, 3), textcoords="offset points", fontsize=9, color=_TARGET)
 
 
 @_styled

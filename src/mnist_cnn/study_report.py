@@ -13,7 +13,7 @@ from mnist_cnn.significance import mcnemar, student_interval
 from mnist_cnn.study import ABLATION, EQUAL, OWN, Record, Trial
 
 TEST_IMAGES = 10_000
-# Below it, a difference is called real.
+# What is less probable than this by chance counts as significant.
 SIGNIFICANT = 0.05
 
 
@@ -86,10 +86,12 @@ def summary(tested: pd.DataFrame, target: float) -> pd.DataFrame:
 def steps(trials: dict[str, Trial], records: dict[str, Record], order: Sequence[str]) -> pd.DataFrame:
     """A row a step from one model to the next in ``order``: is it real, or luck?
 
-    The two networks of each seed that both models were trained with are compared image by image (McNemar, exact).
-    ``gained`` and ``lost`` count the test images that only the later or only the earlier recognises, on average;
-    ``p`` is the median over the seeds, ``significant`` of ``pairs`` lie below 5 %.
+    Compared with the same seed. Of the models, ``difference`` is the mean of what the later one has more test accuracy,
+    in points, ``low`` to ``high`` its 95 % interval over seeds by Student's t. Of two networks, ``gained`` and ``lost``
+    are the test images that only the later or only the earlier recognises, on average; ``p`` is the median of McNemar's
+    exact test over the seeds, ``significant`` of the ``pairs`` lie below 5 %.
     """
+    own = {model for model, found in trials_by(EQUAL, trials).items() if all(name.startswith(OWN) for name in found)}
     rows = []
     for recipe in (OWN, EQUAL):
         misread = {
@@ -97,8 +99,12 @@ def steps(trials: dict[str, Trial], records: dict[str, Record], order: Sequence[
             for model, found in trials_by(recipe, trials).items()
         }
         for earlier, later in pairwise(model for model in order if model in misread):
+            if recipe == EQUAL and {earlier, later} <= own:
+                continue  # the very same trials as by their own recipes
             seeds = sorted(misread[earlier].keys() & misread[later].keys())
             pairs = [(misread[earlier][seed], misread[later][seed]) for seed in seeds]
+            differences = [(len(before) - len(after)) / TEST_IMAGES * 100 for before, after in pairs]
+            low, high = student_interval(differences)
             values = [mcnemar(before, after) for before, after in pairs]
             rows.append(
                 {
@@ -106,13 +112,16 @@ def steps(trials: dict[str, Trial], records: dict[str, Record], order: Sequence[
                     "from": earlier,
                     "to": later,
                     "pairs": len(pairs),
+                    "difference": mean(differences),
+                    "low": low,
+                    "high": high,
                     "gained": mean(len(before - after) for before, after in pairs),
                     "lost": mean(len(after - before) for before, after in pairs),
                     "p": median(values),
                     "significant": sum(value < SIGNIFICANT for value in values),
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).round({"difference": 4, "low": 4, "high": 4})
 
 
 def ablation(trials: dict[str, Trial], records: dict[str, Record], study: Study) -> pd.DataFrame:
@@ -191,7 +200,7 @@ def _models(summaries: pd.DataFrame, target: float, study: Study) -> str:
         return f"{mark}{row['mean']:.2f}{mark}{deviation}"
 
     def extent(row: dict[Hashable, Any], of: str, to: str) -> str:
-        return f"{row[of]:.2f} to {row[to]:.2f}"
+        return "" if pd.isna(row[of]) else f"{row[of]:.2f} to {row[to]:.2f}"
 
     rows = []
     for model, row in by_recipe[OWN].items():
@@ -218,36 +227,44 @@ def _models(summaries: pd.DataFrame, target: float, study: Study) -> str:
 def _steps(compared: pd.DataFrame, study: Study) -> str:
     rows = []
     for row in compared.to_dict("records"):
-        if row["p"] >= SIGNIFICANT:
-            verdict = "can be luck"
+        if row["low"] > 0:
+            verdict = "**real**"
         else:
-            verdict = "**real**" if row["gained"] > row["lost"] else "**real**, and a loss"
+            verdict = "**real**, and a loss" if row["high"] < 0 else "can be luck"
         rows.append(
             [
                 f"{row['from']} → {row['to']}",
                 "their own" if row["recipe"] == OWN else f"{study.equal_recipe}'s",
-                f"{row['gained']:.0f}",
-                f"{row['lost']:.0f}",
+                _difference(row["difference"], row["low"], row["high"]),
+                verdict,
+                f"{row['gained']:.0f} and {row['lost']:.0f}",
                 f"{row['p']:.2g}" if row["p"] >= 0.001 else "< 0.001",
                 f"{row['significant']} of {row['pairs']}",
-                verdict,
             ]
         )
-    header = ["Step", "Recipes", "Images gained", "Images lost", "p", "Seeds with p < 0.05", "Real or luck?"]
+    header = [
+        *("Step", "Recipes", "Points of test accuracy, 95 % interval", "Real or luck?"),
+        *("Test images gained and lost", "p of two networks", "Pairs with p < 0.05"),
+    ]
     return _table(header, rows)
+
+
+def _difference(points: float, low: float, high: float) -> str:
+    return f"{points:+.2f}" + ("" if pd.isna(low) else f"<br>{low:+.2f} to {high:+.2f}")
 
 
 def _changes(ablated: pd.DataFrame, study: Study) -> str:
     rows = []
     for row in ablated.to_dict("records"):
-        low, high = row["difference_low"], row["difference_high"]
         rows.append(
             [
                 str(row["change"]).replace("_", " "),
                 f"{row['parameters']:,}",
                 f"{row['train_mean']:.2f}",
                 f"{row['val_mean']:.2f}",
-                f"{row['difference']:+.2f}<br>{low:+.2f} to {high:+.2f}" if row["change"] != "none" else "",
+                ""
+                if row["change"] == "none"
+                else _difference(row["difference"], row["difference_low"], row["difference_high"]),
             ]
         )
     header = [

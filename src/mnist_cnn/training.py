@@ -151,7 +151,7 @@ class WeightAverage:
         self.network = copy.deepcopy(followed)
         self._weight = 1.0
         self._decay = decay
-        mine, theirs = ([x.detach() for x in (*net.parameters(), *net.buffers())] for net in (self.network, followed))
+        mine, theirs = self.network.state_dict().values(), followed.state_dict().values()
         self._averages, self._values = ([x for x in side if x.is_floating_point()] for side in (mine, theirs))
         self._counts, self._counters = ([x for x in side if not x.is_floating_point()] for side in (mine, theirs))
 

@@ -29,6 +29,7 @@ _CODE = (
     "native/build.py",
     "native/kernels.c",
     "native/network.py",
+    "runtime.py",
     "training.py",
     "trial.py",
 )
@@ -83,15 +84,22 @@ def measure(
     return result
 
 
-def fingerprint(trial: Trial, data: list[Path], compute: Compute) -> str:
-    """A name for all that a trial's result follows from, settings, code and images: 64 hexadecimal digits.
+def digest_of(files: list[Path]) -> str:
+    """A name for the contents of files: 64 hexadecimal digits."""
+    digests = (hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def fingerprint(trial: Trial, data: str, compute: Compute) -> str:
+    """A name for what a trial's result follows from, settings, code and images: 64 hexadecimal digits.
 
     Neither the machine nor the libraries' versions are in it.
+
+    Args:
+        data: the images' name, by ``digest_of``.
     """
     settings = {**trial._asdict(), "recipe": trial.recipe.model_dump()}
     computing = [compute.device.type, compute.engine, compute.precision]
-    digest = hashlib.sha256(json.dumps([settings, computing]).encode())
     package = Path(__file__).parent
-    for file in [*(package / name for name in _CODE), package / f"models/{trial.model}.py", *data]:
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
+    code = digest_of([package / name for name in (*_CODE, f"models/{trial.model}.py")])
+    return hashlib.sha256(json.dumps([settings, computing, code, data]).encode()).hexdigest()

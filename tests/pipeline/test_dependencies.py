@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from mnist_cnn.params import Study
+
 ROOT = Path(__file__).parents[2]
 DEFINITIONS: dict[str, dict[str, Any]] = {
     name: found.get("do", found)
@@ -99,6 +101,9 @@ def test_a_stage_declares_every_setting_it_reads_and_no_other(stage: str) -> Non
     if "accuracy_over_seeds" in read_names(tree):
         read |= {"report", "targets"}
     assert declared == read
+    if "load_study" in read_names(tree):
+        [of_study] = [item for item in definition(stage)["params"] if isinstance(item, dict)]
+        assert of_study == {"study/params.yaml": list(Study.model_fields)}
 
 
 def read_names(tree: ast.AST) -> set[str]:

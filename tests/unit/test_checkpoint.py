@@ -40,19 +40,6 @@ def test_equal_weights_give_equal_bytes_whatever_their_layout(tmp_path: Path) ->
     assert a != d
 
 
-def test_a_layer_at_several_places_comes_back_at_each(tmp_path: Path) -> None:
-    def network() -> nn.Sequential:
-        layer = nn.Conv2d(1, 1, 1)
-        return nn.Sequential(layer, nn.ReLU(), layer)
-
-    stored, loaded = network(), network()
-    save_weights(tmp_path / "twice", stored)
-    load_weights(tmp_path / "twice", loaded)
-    assert loaded[0] is loaded[2]
-    for mine, theirs in zip(loaded.parameters(), stored.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
-
-
 @pytest.mark.parametrize("bytes_left", [None, 0, 4, 60, 1000, -1])
 def test_missing_and_damaged_files_are_named(tmp_path: Path, bytes_left: int | None) -> None:
     path, network = tmp_path / "model_5.safetensors", model_5()

@@ -182,6 +182,12 @@ def test_widths_can_be_asked_for_where_a_model_has_others_than_its_own() -> None
     assert widths == [3, 4, 5, 6, 7, 8, 10]
 
 
+@pytest.mark.parametrize(("name", "widths"), [("model_6", (3, 4)), ("model_6", ()), ("model_5", (3, 4, 5, 6, 7, 8))])
+def test_widths_that_do_not_fit_are_refused(name: str, widths: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=f"{name}: widths: .* is not allowed"):
+        build(name, widths=widths)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("training", [True, False])
 def test_images_become_ten_scores_each(name: str, training: bool) -> None:

@@ -127,6 +127,12 @@ def test_trials_are_every_seed_by_both_recipes_and_every_change(study: Study) ->
             "ablation.changes.a.width: unknown setting (value 3); allowed here: recipe, widths",
         ),
         ({"ablation": {**SETTINGS["ablation"], "changes": {"a/b": {}}}}, "ablation.changes.a/b"),
+        ({"ablation": {**SETTINGS["ablation"], "changes": {}}}, "ablation.changes: {} is not allowed"),
+        ({"ablation": {**SETTINGS["ablation"], "changes": {"a": {"widths": []}}}}, "ablation.changes.a.widths: []"),
+        (
+            {"ablation": {**SETTINGS["ablation"], "changes": {"recipe": {"width": 3}}}},
+            "ablation.changes.recipe.width: unknown setting (value 3); allowed here: recipe, widths",
+        ),
     ],
 )
 def test_what_is_wrong_in_the_settings_is_refused_by_its_path(
@@ -206,14 +212,17 @@ def test_steps_are_compared_image_by_image_with_the_same_seed(study: Study) -> N
     table = steps(trials, records(trials), ["model_4", "model_5", "model_6"])
     rows = {(row["recipe"], row["from"]): row for row in table.to_dict("records")}
     real = rows["own", "model_4"]
-    # All that model_5 misreads, model_4 does too.
+    # All that model_5 misreads, model_4 does too; both misread one more with each further seed.
     assert (real["pairs"], real["gained"], real["lost"], real["significant"]) == (2, 40, 0, 2)
+    assert (real["difference"], real["low"], real["high"]) == pytest.approx((0.4, 0.4, 0.4))
     assert real["p"] == pytest.approx(2**-39)
     luck = rows["own", "model_5"]
     assert (luck["pairs"], luck["gained"], luck["lost"], luck["significant"]) == (3, 62, 57, 0)
     assert luck["p"] > 0.5
+    assert rows["equal", "model_4"]["pairs"] == 2
+    # The same trials are not told of twice.
+    assert ("equal", "model_5") not in rows or PARAMS.models["model_5"] != PARAMS.models["model_6"]
     # model_6's own trials are those by the equal recipe, too.
-    assert rows["equal", "model_5"]["pairs"] == 3
     assert {trial.model for trial in trials_by("equal", trials)["model_6"].values()} == {"model_6"}
 
 
@@ -238,8 +247,10 @@ def test_the_markdown_says_all_of_it(study: Study) -> None:
     assert "| model_5 | 7,000 | **99.38** ± 0.01 | 99.37 to 99.39 | 99.36 to 99.40 |" in text
     assert "| 2 of 3 |" in text
     assert "Seeds at 99.38 %" in text
-    assert "| model_4 → model_5 | their own | 40 | 0 | < 0.001 | 2 of 2 | **real** |" in text
-    assert "| model_5 → model_6 | their own | 62 | 57 |" in text and "can be luck" in text
+    assert (
+        "| model_4 → model_5 | their own | +0.40<br>+0.40 to +0.40 | **real** | 40 and 0 | < 0.001 | 2 of 2 |" in text
+    )
+    assert "| model_5 → model_6 | their own | +0.05<br>+0.05 to +0.05 | **real** | 62 and 57 |" in text
     assert "| narrower | 500 |" in text
     assert f"on these {len(tested)} runs" in text
     assert "The luckiest epoch of model_6's luckiest seed has 99.54 %" in text
@@ -253,4 +264,31 @@ def test_a_loss_is_called_one(study: Study) -> None:
     backwards = steps(trials, made, ["model_5", "model_4"])
     tested = trial_table(trials, made)
     text = markdown(summary(tested, 99), backwards, pd.DataFrame(), tested, 99, study)
-    assert "| model_5 → model_4 | their own | 0 | 40 | < 0.001 | 2 of 2 | **real**, and a loss |" in text
+    assert "| -0.40<br>-0.40 to -0.40 | **real**, and a loss | 0 and 40 | < 0.001 | 2 of 2 |" in text
+
+
+def test_a_gain_that_comes_and_goes_with_the_seed_is_luck_however_sure_each_pair_of_networks(study: Study) -> None:
+    trials = plan(PARAMS, study)
+    made = records(trials)
+    for name, trial in trials.items():
+        if name.startswith("own/model_6"):
+            better = trial.seed % 2
+            made[name] = record(list(range(20 if better else 110)))
+    rows = steps(trials, made, ["model_5", "model_6"]).to_dict("records")
+    assert rows[0]["significant"] == 3 and rows[0]["p"] < 0.001 and rows[0]["gained"] != rows[0]["lost"]
+    assert rows[0]["low"] < 0 < rows[0]["high"]
+    tested = trial_table(trials, made)
+    text = markdown(summary(tested, 99), pd.DataFrame(rows), pd.DataFrame(), tested, 99, study)
+    assert "| can be luck |" in text
+
+
+def test_a_single_seed_has_no_interval(tmp_path: Path) -> None:
+    once = {**SETTINGS, "seeds": {"model_4": 1, "model_6": 1}, "ablation": {**SETTINGS["ablation"], "seeds": 1}}
+    study = studied(once, tmp_path)
+    trials = plan(PARAMS, study)
+    made = records(trials)
+    tested = trial_table(trials, made)
+    compared = steps(trials, made, ["model_4", "model_6"])
+    text = markdown(summary(tested, 99), compared, ablation(trials, made, study), tested, 99, study)
+    assert "nan" not in text
+    assert "can be luck" in text

@@ -302,16 +302,6 @@ def test_the_average_is_that_of_pytorchs_class() -> None:
     assert mine.network.get_buffer("1.num_batches_tracked") == 4
 
 
-def test_a_layer_at_several_places_is_averaged_once_a_step() -> None:
-    layer = nn.Conv2d(1, 1, 1, bias=False)
-    network = nn.Sequential(layer, nn.ReLU(), layer)
-    average = WeightAverage(network, 0.75)
-    for value in (1.0, 3.0):
-        nn.init.constant_(layer.weight, value)
-        average.update()
-    assert [tensor.item() for tensor in average.network.parameters()] == [0.75 * 1 + 0.25 * 3]
-
-
 def test_precisions_agree_roughly() -> None:
     [fine], [coarse] = (trained(model_5(), precision=precision) for precision in ("float32", "bfloat16"))
     assert fine != coarse

@@ -12,7 +12,7 @@ from mnist_cnn.data import Images, Normalisation
 from mnist_cnn.engine import Compute
 from mnist_cnn.params import Augmentation, Recipe
 from mnist_cnn.study import Trial
-from mnist_cnn.trial import fingerprint, measure
+from mnist_cnn.trial import digest_of, fingerprint, measure
 
 NORMALISATION = Normalisation(0.5, 0.3)
 COMPUTE = Compute(torch.device("cpu"), "native")
@@ -84,12 +84,13 @@ def test_widths_are_those_of_the_network() -> None:
 
 
 def test_the_fingerprint_follows_all_that_the_result_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = tmp_path / "train.safetensors"
-    data.write_bytes(b"images")
-    first = fingerprint(TRIAL, [data], COMPUTE)
-    assert len(first) == 64 and first == fingerprint(TRIAL, [data], COMPUTE._replace(threads=2))
+    file = tmp_path / "train.safetensors"
+    file.write_bytes(b"images")
+    data = digest_of([file])
+    first = fingerprint(TRIAL, data, COMPUTE)
+    assert len(first) == 64 and first == fingerprint(TRIAL, data, COMPUTE._replace(threads=2))
     others = [
-        fingerprint(other, [data], COMPUTE)
+        fingerprint(other, data, COMPUTE)
         for other in (
             TRIAL._replace(seed=2),
             TRIAL._replace(recipe=RECIPE.model_copy(update={"max_lr": 0.06})),
@@ -98,11 +99,11 @@ def test_the_fingerprint_follows_all_that_the_result_does(tmp_path: Path, monkey
             TRIAL._replace(tested=False),
         )
     ]
-    others.append(fingerprint(TRIAL, [data], COMPUTE._replace(engine="torch")))
+    others.append(fingerprint(TRIAL, data, COMPUTE._replace(engine="torch")))
+    file.write_bytes(b"other images")
+    others.append(fingerprint(TRIAL, digest_of([file]), COMPUTE))
     monkeypatch.setattr(module, "_CODE", module._CODE[1:])
-    others.append(fingerprint(TRIAL, [data], COMPUTE))
-    data.write_bytes(b"other images")
-    others.append(fingerprint(TRIAL, [data], COMPUTE))
+    others.append(fingerprint(TRIAL, data, COMPUTE))
     assert len({first, *others}) == 1 + len(others)
 
 
@@ -116,6 +117,6 @@ files = {Path(m.__file__) for name, m in sys.modules.items() if name.startswith(
 print(*(file.relative_to(package).as_posix() for file in files if file.stat().st_size > 200))
 """
     ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    # Loaded only to be built; not Python; what settings are, errors, and how files are written.
-    expected = set(ended.stdout.split()) | {"layers.py", "native/kernels.c"}
+    # Loaded only to build, not Python, and what prepares the process; but not what settings are, errors, files.
+    expected = set(ended.stdout.split()) | {"layers.py", "native/kernels.c", "runtime.py"}
     assert set(module._CODE) == expected - {"params.py", "errors.py", "files.py", "study.py"}

@@ -27,15 +27,20 @@ def build(name: str, dropout: float | None = None, widths: tuple[int, ...] | Non
         widths: the channels of its layers, of a model that can be had in others than its own; None leaves those.
 
     Raises:
-        InputError: no model has that name, or ``dropout`` is above 0 and the model has no dropout layer.
+        InputError: no model has that name, ``dropout`` is above 0 and the model has no dropout layer, or it cannot be
+            had in these ``widths``.
     """
     if name not in MODELS:
         raise InputError(f"no model is called {name!r}; the models are {', '.join(MODELS)}")
     # Imported here because listing the models, which reading the settings does, should not load PyTorch.
     from mnist_cnn.layers import initialise, set_dropout
 
-    make = import_module(f"{__name__}.{name}").network
-    network: Network = make(widths) if widths else make()
+    module = import_module(f"{__name__}.{name}")
+    own = getattr(module, "WIDTHS", ())
+    if widths is not None and len(widths) != len(own):
+        allowed = f"as many as {list(own)}" if own else "none, it can be had in its own alone"
+        raise InputError(f"{name}: widths: {list(widths)} is not allowed: {allowed}")
+    network: Network = module.network(widths) if widths else module.network()
     initialise(network)
     if dropout is not None and not set_dropout(network, dropout) and dropout > 0:
         raise InputError(f"{name} has no dropout layers: its dropout must be 0, not {dropout}")

@@ -78,6 +78,8 @@ def group_layers(network: Iterable[nn.Module]) -> list[Layers]:
     blocks: list[Layers] = []
     for layer in network:
         if isinstance(layer, nn.Conv2d):
+            if any(block.conv is layer for block in blocks):
+                raise ValueError(f"the kernels know each layer at one place, and {layer} stands at two")
             blocks.append(Layers(layer))
             continue
         place = next((place for kind, place in _PLACES.items() if isinstance(layer, kind)), None)
@@ -107,8 +109,7 @@ class NativeNetwork:
         self.parameters = list(network.parameters())
         self._layers = group_layers(network)
         self._groups = -(-batch_size // LANES)
-        # A layer that stands in the network several times has a gradient at each place.
-        self._gradients: dict[Tensor, list[Tensor]] = {parameter: [] for parameter in self.parameters}
+        self._gradients: dict[Tensor, Tensor] = {p: torch.zeros_like(p) for p in self.parameters}
         self._kernels, self._barrier = load(), _Barrier()
         self._threads = threads
         self._workers = ThreadPoolExecutor(max(1, threads - 1))
@@ -161,7 +162,7 @@ class NativeNetwork:
         """The gradients of the parameters, in their order, from that of the scores ``(N, classes)``."""
         _spread(gradient[:, :, None, None], self._score_gradients)
         self._run(self._kernels.backward, len(gradient))
-        return [sum(rest, first.clone()) for first, *rest in self._gradients.values()]
+        return [gradient.clone() for gradient in self._gradients.values()]
 
     def _run(self, function: Callable[..., object], *numbers: int) -> None:
         """Call a kernel once a thread; it has the threads wait for each other."""
@@ -186,13 +187,6 @@ class NativeNetwork:
         self._kept.append(torch.zeros(self._groups, *shape, LANES))
         return self._kept[-1]
 
-    def _gradient(self, parameter: Tensor | None) -> Tensor | None:
-        """Room for the gradient of a parameter at one more place of the network."""
-        if parameter is None:
-            return None
-        self._gradients[parameter].append(torch.zeros_like(parameter))
-        return self._gradients[parameter][-1]
-
     def _allocate(self, block: _Block, layers: Layers, x: Tensor, dx: Tensor | None) -> tuple[Tensor, Tensor]:
         """Give a block its addresses; returns its ``z`` and ``dz``."""
         conv, norm = layers.conv, layers.norm
@@ -210,13 +204,13 @@ class NativeNetwork:
         self._kept += scratch.values()
         addresses = {
             "x": x, "dx": dx, "z": z, "dz": dz, **scratch,
-            "weight": conv.weight, "dweight": self._gradient(conv.weight),
-            "bias": conv.bias, "dbias": self._gradient(conv.bias),
+            "weight": conv.weight, "dweight": self._gradients[conv.weight],
+            "bias": conv.bias, "dbias": None if conv.bias is None else self._gradients[conv.bias],
         }  # fmt: skip
         if norm is not None:
             addresses |= {
-                "gamma": norm.weight, "dgamma": self._gradient(norm.weight),
-                "beta": norm.bias, "dbeta": self._gradient(norm.bias),
+                "gamma": norm.weight, "dgamma": self._gradients[norm.weight],
+                "beta": norm.bias, "dbeta": self._gradients[norm.bias],
                 "running_mean": norm.running_mean, "running_var": norm.running_var,
             }  # fmt: skip
         for name, tensor in addresses.items():
@@ -243,7 +237,7 @@ def _describe(block: _Block, layers: Layers, size: tuple[int, int, int]) -> tupl
     if kernel_size == (height, width) and conv.padding == (0, 0):
         # A convolution over the whole map sees each position as an input of its own.
         kernel_size, inputs, height, width = (1, 1), inputs * height * width, 1, 1
-    plain = conv.stride == (1, 1) and conv.dilation == (1, 1)
+    plain = conv.stride == (1, 1) and conv.dilation == (1, 1) and conv.in_channels == size[0]
     if kernel_size not in ((1, 1), (3, 3)) or conv.padding not in ((0, 0), (1, 1), (2, 2)) or not plain:
         raise ValueError(f"the kernels do not know {conv}")
     kernel, padding = kernel_size[0], int(conv.padding[0])
@@ -253,7 +247,7 @@ def _describe(block: _Block, layers: Layers, size: tuple[int, int, int]) -> tupl
     block.sections = conv.groups
     block.relu = layers.relu is not None
     if norm is not None:
-        if not norm.affine or norm.momentum is None:
+        if not norm.affine or not norm.track_running_stats or norm.momentum is None:
             raise ValueError(f"the kernels do not know {norm}")
         block.norm, block.epsilon, block.momentum = True, norm.eps, norm.momentum
     if layers.dropout is not None:
