@@ -1,4 +1,4 @@
-"""Many seeds of each model: which trials there are, and what their records say together."""
+"""Many seeds of each model: which trials there are, and their records."""
 
 import json
 from pathlib import Path

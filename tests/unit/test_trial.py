@@ -10,26 +10,13 @@ import torch
 from mnist_cnn import trial as module
 from mnist_cnn.data import Images, Normalisation
 from mnist_cnn.engine import Compute
-from mnist_cnn.params import Augmentation, Recipe
 from mnist_cnn.study import Trial
 from mnist_cnn.trial import digest_of, fingerprint, measure
+from tests.unit.test_training import RECIPE as RECIPE_OF_ONE_EPOCH
 
 NORMALISATION = Normalisation(0.5, 0.3)
 COMPUTE = Compute(torch.device("cpu"), "native")
-RECIPE = Recipe(
-    epochs=2,
-    batch_size=32,
-    schedule="constant",
-    max_lr=0.05,
-    warmup_share=0,
-    momentum=0.9,
-    weight_decay=0.0001,
-    weight_average=0.9,
-    clip_ratio=0.0,
-    dropout=0.0,
-    label_smoothing=0.0,
-    augmentation=Augmentation(rotation_deg=0, shift_px=0, scale_percent=0),
-)
+RECIPE = RECIPE_OF_ONE_EPOCH.model_copy(update={"epochs": 2, "weight_average": 0.9, "dropout": 0.0})
 TRIAL = Trial("model_6", RECIPE, 1, None, tested=True)
 
 
