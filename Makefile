@@ -6,7 +6,7 @@ PYTHON ?= python3
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test study bench check format lock readme setup
+.PHONY: repro test study bench check verify format lock readme setup
 
 repro: .venv/ready
 	@python -m stages.repro --jobs $(JOBS) --lock dvc.lock
@@ -24,14 +24,17 @@ check: .venv/ready
 	ruff format --check .
 	mypy
 
+# Does what is in Git fit together? Of use as a pre-commit hook, too.
+verify: .venv/ready
+	@python -m stages.verify --readme README.md
+
 format: .venv/ready
 	ruff format .
 	ruff check --fix .
 
 # The tables in the README, from metrics/.
 readme: .venv/ready
-	python -m stages.readme --name comparison --table metrics/comparison.md --readme README.md
-	python -m stages.readme --name benchmark --table metrics/benchmark.md --readme README.md
+	python -m stages.readme --readme README.md
 
 # 23 minutes on two cores; nothing else should compute meanwhile.
 bench: .venv/ready

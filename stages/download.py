@@ -4,13 +4,11 @@ import os
 from pathlib import Path
 
 from mnist_cnn.download import download
-from mnist_cnn.params import load
 from stages import cli
 
 
-def main(params: Path, raw: Path) -> None:
+def main(raw: Path) -> None:
     """Fetch the four MNIST files into a folder and check them."""
-    load(params)
     download(raw, mirror=os.environ.get("MNIST_MIRROR"), say=lambda line: print(f"[INFO] {line}", flush=True))
     print(f"[INFO] MNIST: four files, checked, in {raw}")
 

@@ -1,20 +1,15 @@
 """Generated tables, put into the README."""
 
-import re
 from pathlib import Path
 
-from mnist_cnn.errors import InputError
 from mnist_cnn.files import write_text
+from mnist_cnn.readme import with_tables
 from stages import cli
 
 
-def main(name: str, table: Path, readme: Path) -> None:
-    """Put a table between the two marks of its name in the README, in place of the one there."""
-    block = re.compile(rf"(?<=<!-- {re.escape(name)} -->\n).*(?=<!-- end of {re.escape(name)} -->)", re.DOTALL)
-    text = readme.read_text(encoding="utf-8")
-    if not block.search(text):
-        raise InputError(f"{readme}: has no '<!-- {name} -->' … '<!-- end of {name} -->'")
-    write_text(readme, block.sub(lambda _: table.read_text(encoding="utf-8"), text))
+def main(readme: Path) -> None:
+    """Put each table between the two marks that name its file, in place of the one there."""
+    write_text(readme, with_tables(readme.read_text(encoding="utf-8"), readme.parent))
 
 
 if __name__ == "__main__":
