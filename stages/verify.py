@@ -22,9 +22,9 @@ def main(readme: Path) -> None:
     status = json.loads(_answer("dvc", "status", "--json"))
     deleted = _lines("git", "ls-files", "--deleted")
     page = readme.read_text(encoding="utf-8")
-    other_tables = [] if with_tables(page, readme.parent) == page else ["other tables"]
+    other_tables = [] if with_tables(page, readme.parent) == page else ["other tables than metrics/"]
     good = [
-        _told("dvc.lock", "made by the code and settings that are here", stale(status, locks), "dvc repro"),
+        _told("dvc.lock", "made by the code and settings that are here", stale(status, locks), "dvc repro; make study"),
         _told("results", "those of dvc.lock", altered(status, deleted), "dvc repro, or git restore"),
         _told(str(readme), "has the results' tables", other_tables, "make readme"),
         _remote(),

@@ -23,5 +23,5 @@ def with_tables(page: str, folder: Path) -> str:
 
     text, blocks = _BLOCK.subn(filled, page)
     if not blocks:
-        raise InputError("no '<!-- file.md -->' … '<!-- end of file.md -->' to put a table in")
+        raise InputError("the page has no '<!-- file.md -->' … '<!-- end of file.md -->' to put a table in")
     return text

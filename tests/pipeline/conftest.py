@@ -64,3 +64,19 @@ def project(reproduced: Project, tmp_path: Path) -> Project:
     """A copy of the reproduced repository, to be changed at will."""
     shutil.copytree(reproduced.folder, tmp_path / "project", symlinks=True)
     return Project(tmp_path / "project", reproduced.mirror)
+
+
+@pytest.fixture
+def reproduced_with_tables(project: Project) -> Project:
+    """The same, with its own results in the README, and without the study, which has not run in it."""
+    for name in ("study/dvc.yaml", "study/params.yaml"):
+        (project.folder / name).unlink()
+    page = project.read("README.md")
+    for name in set(re.findall(r"<!-- (metrics/\S+\.md) -->", page)):
+        table = project.folder / name
+        if not table.is_file():  # not of the pipeline's making
+            table.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, table)
+    project.run("python", "-m", "stages.readme", "--readme", "README.md")
+    project.commit()
+    return project

@@ -34,18 +34,26 @@ def test_a_stage_that_is_no_longer_in_the_pipeline_is_kept() -> None:
     assert in_order(LOCK, []) == LOCK
 
 
-def test_the_readmes_table_is_replaced_and_the_rest_left(tmp_path: Path) -> None:
-    page, table = tmp_path / "README.md", tmp_path / "table.md"
-    table.write_text("| new \\1 |\n")
-    page.write_text("before\n<!-- comparison -->\n| old |\n| older |\n<!-- end of comparison -->\nafter\n")
-    readme.main("comparison", table, page)
-    assert page.read_text() == "before\n<!-- comparison -->\n| new \\1 |\n<!-- end of comparison -->\nafter\n"
+def test_the_readmes_tables_are_replaced_and_the_rest_left(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.md").write_text(f"| new \\1 {name} |\n")
+    block = "before\n<!-- {0}.md -->\n{1}<!-- end of {0}.md -->\nafter\n"
+    page.write_text(block.format("one", "| old |\n| older |\n") + block.format("two", ""))
+    readme.main(page)
+    assert page.read_text() == block.format("one", "| new \\1 one |\n") + block.format("two", "| new \\1 two |\n")
 
 
-def test_a_readme_without_marks_is_refused_and_left(tmp_path: Path) -> None:
-    page, table = tmp_path / "README.md", tmp_path / "table.md"
-    table.write_text("| new |\n")
-    page.write_text("no marks\n")
-    with pytest.raises(InputError, match=r"README\.md: has no '<!-- comparison -->'"):
-        readme.main("comparison", table, page)
-    assert page.read_text() == "no marks\n"
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("no marks\n", "has no"),
+        ("<!-- gone.md -->\n<!-- end of gone.md -->\n", "gone.md: cannot be read"),
+    ],
+)
+def test_a_readme_that_cannot_be_filled_is_refused_and_left(tmp_path: Path, text: str, told: str) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(text)
+    with pytest.raises(InputError, match=told):
+        readme.main(page)
+    assert page.read_text() == text

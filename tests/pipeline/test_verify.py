@@ -1,0 +1,69 @@
+"""``make verify`` on a project where something does not fit."""
+
+from pathlib import Path
+
+from tests.pipeline.small_project import Project
+from tests.pipeline.test_experiments import printed, run
+
+
+def verify(project: Project) -> list[str]:
+    """The lines that are not ok; the status says whether there are any."""
+    ended = project.run("python", "-m", "stages.verify", "--readme", "README.md", check=False)
+    assert "Traceback" not in ended.stderr
+    bad = [line for line in ended.stdout.splitlines() if not line.startswith("ok ")]
+    assert ended.returncode == (1 if bad else 0), ended.stderr
+    return bad
+
+
+def test_each_fault_is_named_in_its_line(reproduced_with_tables: Project) -> None:
+    project = reproduced_with_tables
+    assert verify(project) == []
+
+    def edit(path: str, old: str, new: str) -> None:
+        text = project.read(path)
+        assert old in text
+        (project.folder / path).write_text(text.replace(old, new))
+
+    edit("params.yaml", "model: model_5", "model: model_1")
+    assert verify(project) == ["bad  dvc.lock: settings, report (dvc repro; make study)"]
+    project.run("git", "restore", "params.yaml")
+
+    edit("src/mnist_cnn/models/model_1.py", '"""', '"""A change. ')
+    assert verify(project) == ["bad  dvc.lock: train@model_1, evaluate@model_1 (dvc repro; make study)"]
+    project.run("git", "restore", "src")
+
+    edit("metrics/model_1.json", '"epochs": 1', '"epochs": 2')
+    assert verify(project) == ["bad  results: metrics/model_1.json (dvc repro, or git restore)"]
+    (project.folder / "metrics/model_1.json").unlink()
+    assert verify(project) == ["bad  results: metrics/model_1.json (dvc repro, or git restore)"]
+    project.run("git", "restore", "metrics")
+
+    edit("README.md", "| **model_1** |", "| **model one** |")
+    assert verify(project) == ["bad  README.md: other tables than metrics/ (make readme)"]
+    project.run("git", "restore", "README.md")
+
+
+def test_what_the_remote_lacks_is_named(reproduced_with_tables: Project, tmp_path: Path) -> None:
+    project = reproduced_with_tables
+    project.dvc("remote", "add", "--local", "--default", "shelf", str(tmp_path / "shelf"))
+    [line] = verify(project)
+    assert line.startswith("bad  remote: ") and "checkpoints/model_1.safetensors" in line
+    assert line.endswith("(dvc push)")
+    project.dvc("push")
+    assert verify(project) == []
+
+
+def test_a_clone_without_data_is_verified_and_a_hook_keeps_stale_results_out(
+    reproduced_with_tables: Project, tmp_path: Path
+) -> None:
+    project = reproduced_with_tables
+    project.run("git", "clone", "--quiet", ".", str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone", project.mirror)
+    assert verify(clone) == []
+    [hook] = [command for command in printed("When …") if "pre-commit" in command]
+    run(clone, hook)
+    clone.edit_params(lambda params: params.update(model="model_1"))
+    clone.run("git", "add", "params.yaml")
+    ended = clone.run("git", "commit", "--message", "stale", check=False)
+    assert ended.returncode == 1
+    assert "bad  dvc.lock: settings, report" in ended.stdout + ended.stderr
