@@ -22,7 +22,7 @@ from mnist_cnn.report import Measured
 
 # Source of the colours: "Color Universal Design", Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/
 _COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#B33C00", "#0072B2", "#000000", "#8A7A00")
-_MARKERS = "osD^vPX*"
+_MARKERS = "osD^vP><"
 _DASHES = ("-", (0, (6, 2)), (0, (3, 1.5)), (0, (6, 2, 1.5, 2)), "-", (0, (1, 1)), (0, (6, 1, 1, 1, 1, 1)), "--")
 _TARGET = "#444444"
 
@@ -116,7 +116,9 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
     figure = Figure(figsize=(9, 5.2), layout="constrained")
     axes = figure.add_subplot()
     figure.suptitle(f"{title}: {targets.test_accuracy:g} % with fewer than {targets.parameters_below:,} parameters")
-    shown = [bound for model in models for bound in model.interval]
+    # What the brief reports far below all intervals should not squeeze them.
+    lows, highs = zip(*(model.interval for model in models), strict=True)
+    bottom, top = min(*lows, targets.test_accuracy) - 0.15, min(100.0, max(*highs, targets.test_accuracy) + 0.15)
     for place, model in enumerate(models):
         x, y, (low, high) = model.metrics["parameters"], model.metrics["test_accuracy"], model.interval
         colour, marker, _ = model_style(model.name)
@@ -135,11 +137,13 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )
         step = params.report.story.get(model.name)
-        if step and step.brief_test_accuracy is not None:
-            shown.append(step.brief_test_accuracy)
+        brief = step.brief_test_accuracy if step else None
+        if brief is not None and brief < bottom:
+            _mark_below(axes, x, bottom, f"▾ {brief:.2f} %, the brief's {model.name}")
+        elif brief is not None:
             axes.plot(
                 x,
-                step.brief_test_accuracy,
+                brief,
                 marker=marker,
                 markersize=8,
                 markerfacecolor="white",
@@ -150,7 +154,6 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
     axes.axvline(targets.parameters_below, color=_TARGET, linewidth=1, linestyle=":")
     counts = [model.metrics["parameters"] for model in models]
     left, right = 0.8 * min(*counts, targets.parameters_below), 1.35 * max(*counts, targets.parameters_below)
-    bottom, top = min(shown) - 0.15, min(100.0, max(*shown, targets.test_accuracy) + 0.15)
     corner_top = (targets.test_accuracy - bottom) / (top - bottom)
     axes.axvspan(left, targets.parameters_below, corner_top, 1, color="#009E73", alpha=0.12, linewidth=0)
     axes.set_xscale("log")
