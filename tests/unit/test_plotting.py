@@ -235,9 +235,9 @@ def test_the_target_corner_is_headed_by_those_in_it(corner: list[str], title: st
 
 def test_accuracy_stands_over_parameters_with_its_interval_and_the_briefs_figure() -> None:
     model = measured("model_3", [(4, 9, 100)], parameters=5000)
-    step = Step(target="", brief_parameters=None, brief_train_accuracy=None, brief_test_accuracy=98.5)
+    step = Step(target="", brief_parameters=None, brief_train_accuracy=None, brief_test_accuracy=98.7)
     report = NO_STORY.model_copy(update={"story": {"model_3": step, "model_4": step}})
-    for params, brief in ((PARAMS, []), (PARAMS.model_copy(update={"report": report}), [[[5000, 98.5]]])):
+    for params, brief in ((PARAMS, []), (PARAMS.model_copy(update={"report": report}), [[[5000, 98.7]]])):
         axes = plotting.accuracy_against_parameters([model], params).axes[0]
         (point, _, (bars,)) = axes.containers[0]
         assert points(point) == [[5000, 99.0]]
@@ -299,6 +299,15 @@ def test_a_model_without_mistakes_is_drawn(tmp_path: Path, each: int) -> None:
     models = [measured("model_1", [], each), measured("model_2", [(4, 9, 1)], each)]
     assert saved(plotting.accuracy_against_parameters(models, PARAMS), tmp_path / "parameters.png")
     assert saved(plotting.misread_digits(models[0], 4), tmp_path / "misread.png")
+
+
+def test_what_the_brief_reports_far_below_is_written_at_the_edge_and_squeezes_nothing() -> None:
+    model = measured("model_3", [(4, 9, 100)], parameters=5000)
+    step = Step(target="", brief_parameters=None, brief_train_accuracy=None, brief_test_accuracy=90.0)
+    params = PARAMS.model_copy(update={"report": NO_STORY.model_copy(update={"story": {"model_3": step}})})
+    axes = plotting.accuracy_against_parameters([model], params).axes[0]
+    assert axes.get_ylim()[0] > 98
+    assert "▾ 90.00 %, the brief's model_3" in [text.get_text() for text in axes.texts]
 
 
 def test_a_model_that_knows_nothing_is_drawn(tmp_path: Path) -> None:
