@@ -246,7 +246,7 @@ def test_accuracy_stands_over_parameters_with_its_interval_and_the_briefs_figure
         assert [points(line) for line in hollow] == brief
         assert {line.get_markeredgecolor() for line in hollow} <= {plotting.model_style("model_3")[0]}
         low, high = axes.get_ylim()
-        assert low < (98.5 if brief else model.interval[0]) and 99.4 < high
+        assert low < (98.7 if brief else model.interval[0]) and 99.4 < high
         assert "model_3\n99.00 %" in [text.get_text() for text in axes.texts]
 
 
