@@ -96,7 +96,7 @@ def _verdict(results: Results) -> str:
     else:
         verdict = f"✅ **{_text(selected['model'])} meets all three targets**: {reached}."
     meeting = [name for name, metrics in results.models.items() if not _missed(metrics, targets)]
-    return f"{verdict} Of {len(results.models)} models, {_listed(meeting) or 'none'} {'do' if meeting[1:] else 'does'}."
+    return f"{verdict} All three are met by {_listed(meeting) or 'none'}, of {len(results.models)} in the table."
 
 
 def _missed(metrics: Mapping[str, Any], targets: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -76,7 +77,7 @@ class GitHub:
                 fault, may_pass = f"status {error.code} {error.reason}", error.code >= 500 or error.code == 429
             except ValueError:
                 fault, may_pass = "not JSON", False
-            except OSError as error:  # no connection, or a time-out
+            except (OSError, HTTPException) as error:  # no connection, a time-out, an answer that breaks off
                 fault, may_pass = str(getattr(error, "reason", error)), method != "POST"
             if not may_pass or not left:
                 break
