@@ -19,6 +19,8 @@ _METRICS = {
     "parameters": ("Parameters", ",.0f"),
     "epochs": ("Epochs", ",.0f"),
 }
+# More than these are folded.
+_MOST_SETTINGS = 15
 _PICTURES = ("parameters", "accuracy")
 # What means something in Markdown, beside what means something in HTML.
 _SIGNS = "|`*[]@#~\\"
@@ -160,7 +162,12 @@ def _settings(before: Results | None, after: Results) -> str:
         for path in {**old, **new}
         if (path in old, old.get(path)) != (path in new, new.get(path))
     ]
-    return _table(["Setting", "Before", "After"], rows) if rows else "No change."
+    if not rows:
+        return "No change."
+    table = _table(["Setting", "Before", "After"], rows)
+    if len(rows) <= _MOST_SETTINGS:
+        return table
+    return f"<details><summary>{len(rows)} changes</summary>\n\n{table}\n\n</details>"
 
 
 def _flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -179,7 +186,8 @@ def _value(settings: Mapping[str, Any], path: str) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
+    """A table of Markdown; what was and what is are aligned to the right."""
+    lines = [header, ["---:" if name in ("Before", "After") else "---" for name in header], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

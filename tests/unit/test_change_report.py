@@ -78,6 +78,11 @@ def test_the_verdict_comes_first_and_no_change_is_said_in_words() -> None:
     assert "![" not in page
 
 
+def test_many_changed_settings_are_folded() -> None:
+    many = results(OLD.models, {**SETTINGS, "more": dict.fromkeys(map(str, range(16)), 0)})
+    assert "<details><summary>16 changes</summary>" in change_report("T", OLD, many, [], None, [])
+
+
 def test_values_from_outside_stay_text() -> None:
     bad = "x|y</details><img src=x>`@everyone [a](b)\n# big"
     after = results(OLD.models, {**SETTINGS, "note": bad})
