@@ -192,10 +192,10 @@ def accuracy_over_seeds(
     figure.suptitle(
         f"{best} averages {np.mean(own[best]):.2f} % over {len(own[best])} seeds, the lowest {min(own[best]):.2f} %"
     )
-    shown = [value for values in (*own.values(), *equal.values()) for value in values]
     target = params.targets.test_accuracy
     # A seed that went astray should not flatten all the rest.
-    bottom, top = max(min(*shown, target) - 0.12, target - 2), max(*shown, target) + 0.08
+    shown = [value for values in (*own.values(), *equal.values()) for value in values if value > target - 2] + [target]
+    bottom, top = min(shown) - 0.12, max(shown) + 0.08
     axes.set_ylim(bottom, min(100.0, top))
     for place, name in enumerate(own):
         colour, marker, _ = model_style(name)
@@ -208,8 +208,10 @@ def accuracy_over_seeds(
                 across, values, marker, color=colour, markerfacecolor=face, markersize=6, alpha=0.9, linestyle="none"
             )
             axes.hlines(np.mean(values), middle - 0.17, middle + 0.17, color="black", linewidth=1.6, zorder=3)
-            for value in (value for value in values if value < bottom):
-                _mark_below(axes, middle, bottom, f"▾ {value:.2f}")
+            below = [value for value in values if value < bottom]
+            if below:
+                many = f"{len(below)} seeds, " if below[1:] else ""
+                _mark_below(axes, middle - 0.1, bottom, f"▾ {many}{min(below):.2f}")
         step = params.report.story.get(name)
         brief = step.brief_test_accuracy if step else None
         if brief is not None and brief >= bottom:

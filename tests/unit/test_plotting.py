@@ -212,7 +212,9 @@ def test_a_figure_of_the_brief_that_lies_below_all_seeds_is_written_at_the_botto
 def test_a_seed_that_went_astray_is_written_at_the_bottom_and_the_target_is_always_in_the_picture() -> None:
     [axes] = over_seeds({"model_1": [10.64, 99.4, 99.5]}, {}).axes
     assert "▾ 10.64" in [text.get_text() for text in axes.texts]
-    assert axes.get_ylim()[0] == pytest.approx(97.4)
+    assert axes.get_ylim()[0] == pytest.approx(99.4 - 0.12)
+    [axes] = over_seeds({"model_1": [99.4, 11.35, 10.64]}, {}).axes
+    assert "▾ 2 seeds, 10.64" in [text.get_text() for text in axes.texts]
     [axes] = over_seeds({"model_6": [99.7, 99.8]}, {}).axes
     assert axes.get_ylim()[0] < 99.4
 
