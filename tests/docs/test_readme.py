@@ -102,6 +102,17 @@ def test_every_make_command_is_a_target() -> None:
     assert set(re.findall(r"(?:`|^)make (\w+)", README, re.MULTILINE)) <= targets
 
 
+def test_the_commands_without_make_are_makes_own() -> None:
+    block = README.split("## Without make\n")[1].split("```bash\n")[1].split("```")[0]
+    makefile = (ROOT / "Makefile").read_text().replace("--quiet --disable-pip-version-check ", "")
+    makefile = makefile.replace("$(PYTHON)", "python3").replace("--requirement", "-r").replace("--editable", "-e")
+    makefile = makefile.replace("$<", ".dvc/plots/page.html").replace("$@", ".dvc/plots_page.html")
+    for line in block.splitlines():
+        command = re.sub(r"\s+#.*", "", line)
+        if command not in ("source .venv/bin/activate", "dvc repro"):
+            assert command in makefile, command
+
+
 def test_the_first_commands_are_the_two_that_set_everything_up() -> None:
     first = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)[0]
     assert [line.split("#")[0].strip() for line in first.splitlines()] == ["make repro", "make test"]

@@ -25,7 +25,9 @@ def printed(section: str) -> list[str]:
 
 def run(project: Project, command: str) -> str:
     """What a command prints; of make, without setting up an environment."""
-    told = project.run("bash", "-c", command.replace("make ", "make --old-file=.venv/ready ")).stdout
+    told = project.run(
+        "bash", "-c", command.replace("make ", "make --no-print-directory --old-file=.venv/ready ")
+    ).stdout
     if command.startswith("dvc queue start"):
         wait_for_queue(project)
     return told

@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.small_project import Project
+from tests.pipeline.test_experiments import printed, run
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def set_up(project: Project) -> None:
-    project.run(
-        *("python", "-m", "stages.plots_page", "--page", ".dvc/plots/page.html"),
-        *("--template", ".dvc/plots_page.html"),
-    )
+    [command] = [command for command in printed("Without make") if "plots_page" in command]
+    run(project, command)
 
 
 def page_of(project: Project, *arguments: str) -> Path:

@@ -51,6 +51,11 @@ def test_what_the_remote_lacks_is_named(reproduced_with_tables: Project, tmp_pat
     assert line.endswith("(dvc push)")
     project.dvc("push")
     assert verify(project) == []
+    project.run("git", "clone", "--quiet", ".", str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone", project.mirror)
+    clone.dvc("remote", "add", "--local", "--default", "shelf", str(tmp_path / "shelf"))
+    clone.dvc("pull")
+    assert clone.repro() == []
 
 
 def test_a_clone_without_data_is_verified_and_a_hook_keeps_stale_results_out(
