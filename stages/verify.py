@@ -49,7 +49,7 @@ def stale(status: dict[str, list], locks: list[dict[str, Any]]) -> list[str]:
     found = [
         name
         for name, stage in stages.items()
-        if any(dep["md5"] != made.get(dep["path"], dep["md5"]) for dep in stage["deps"])
+        if any(dep["md5"] != made.get(dep["path"], dep["md5"]) for dep in stage.get("deps", []))
     ]
     for name, changes in status.items():
         for change in changes:

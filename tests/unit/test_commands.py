@@ -7,6 +7,7 @@ import pytest
 from mnist_cnn.errors import InputError
 from stages import readme
 from stages.repro import in_order
+from stages.verify import altered, stale
 
 LOCK = """schema: '2.0'
 stages:
@@ -57,3 +58,28 @@ def test_a_readme_that_cannot_be_filled_is_refused_and_left(tmp_path: Path, text
     with pytest.raises(InputError, match=told):
         readme.main(page)
     assert page.read_text() == text
+
+
+def lock_of(second_reads: str) -> list[dict]:
+    first = {"cmd": "a", "deps": [{"path": "code.py", "md5": "c"}], "outs": [{"path": "data/x", "md5": "1"}]}
+    second = {"cmd": "b", "deps": [{"path": "data/x", "md5": second_reads}], "outs": [{"path": "metrics", "md5": "2"}]}
+    return [{"stages": {"first": first}}, {"stages": {"second": second, "third": {"cmd": "c"}}}]
+
+
+def test_stages_are_stale_by_code_settings_command_or_what_was_made_anew_and_not_by_missing_data() -> None:
+    missing = {"second": [{"changed deps": {"data/x": "deleted", "data": "deleted"}}]}
+    assert stale(missing, lock_of("1")) == []
+    assert stale({}, lock_of("other")) == ["second"]
+    for change in (
+        {"changed deps": {"code.py": "modified", "data/x": "deleted"}},
+        {"changed deps": {"params.yaml": {"model": "modified"}}},
+        "changed command",
+    ):
+        assert stale({"first": [change]}, lock_of("1")) == ["first"]
+
+
+def test_results_are_altered_if_changed_or_deleted_from_git_and_not_if_they_are_dvcs() -> None:
+    outs = {"metrics": "deleted", "data/x": "not in cache", "plots/a.csv": "modified"}
+    status = {"first": ["changed command", {"changed outs": outs}]}
+    assert altered(status, []) == ["plots/a.csv"]
+    assert altered(status, ["metrics/model_1.json"]) == ["metrics", "plots/a.csv"]
