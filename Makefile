@@ -13,7 +13,7 @@ repro: .venv/ready .dvc/plots_page.html
 	@python -m stages.show --numbers metrics/comparison.csv --pictures plots/pictures
 
 test: setup
-	python -m pytest
+	python -m pytest --numprocesses auto
 
 # An hour and more on two cores; stopped, it goes on where it was.
 study: .venv/ready
