@@ -13,33 +13,37 @@ _OFFLINE = "page.offline.html"
 
 
 def main(dvc: Path) -> None:
-    """Put the scripts that draw charts into the page, and name it in DVC's settings of this clone.
+    """Put the scripts that draw charts into ``page.html`` of DVC's folder, and name the result in its settings.
 
-    Reads ``page.html`` in DVC's folder. Where those settings name another page, they are left as they are.
+    The result and the settings of this clone, ``config.local``, are left out of Git. Settings that name a page
+    already are left as they are.
     """
-    page = (dvc / "page.html").read_text(encoding="utf-8")
-    # A module would come too late: the charts' own scripts call vegaEmbed as the page is read.
-    script = vl_convert.javascript_bundle().replace("</script", r"<\/script")
-    write_text(dvc / _OFFLINE, page.replace("{scripts}", f"<script>{script}</script>"))
-    # Only now: DVC refuses to draw anything where the page that it is told of is missing.
-    _use(dvc / "config.local", _OFFLINE)
-
-
-def _use(path: Path, page: str) -> None:
-    """Name the page in a settings file, which may hold more, passwords too."""
     try:
-        config = ConfigObj(str(path), encoding="utf-8", interpolation=False)
+        page = (dvc / "page.html").read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{dvc / 'page.html'}: cannot be read ({error.strerror})") from None
+    # A classic script: a module would come after the charts, which call it as the page is read.
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", r"<\/script")
+    write_text(dvc / _OFFLINE, page.replace("{scripts}", f"<script>{script}</script>"))
+    # Only now: DVC draws nothing where the page that its settings name is missing.
+    _name(dvc / "config.local", _OFFLINE)
+
+
+def _name(path: Path, page: str) -> None:
+    """Name the page in DVC's settings, which may hold more than that, passwords too."""
+    try:
+        settings = ConfigObj(str(path), encoding="utf-8", interpolation=False)
     except ConfigObjError as error:
         raise InputError(f"{path}: {error}") from None
-    plots = config.setdefault("plots", {})
+    plots = settings.setdefault("plots", {})
     if "html_template" in plots:
         return
     plots["html_template"] = page
     with whole_file(path) as scratch:
-        # As readable as it was, and no more.
+        # Readable for those who could read it before, and nobody else.
         scratch.touch(path.stat().st_mode & 0o777 if path.exists() else 0o666)
-        config.filename = str(scratch)
-        config.write()
+        settings.filename = str(scratch)
+        settings.write()
 
 
 if __name__ == "__main__":

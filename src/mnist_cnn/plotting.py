@@ -21,8 +21,8 @@ from mnist_cnn.params import Params, Recipe
 from mnist_cnn.report import Measured
 
 # Source of the colours: "Color Universal Design", Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/
-_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#B33C00", "#0072B2", "#000000", "#8A7A00")
-_MARKERS = "osD^vPX*"
+COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#B33C00", "#0072B2", "#000000", "#8A7A00")
+MARKERS = "osD^vPX*"
 _DASHES = ("-", (0, (6, 2)), (0, (3, 1.5)), (0, (6, 2, 1.5, 2)), "-", (0, (1, 1)), (0, (6, 1, 1, 1, 1, 1)), "--")
 _TARGET = "#444444"
 
@@ -56,7 +56,7 @@ def save(figure: Figure, path: Path) -> None:
 def model_style(name: str) -> tuple[str, str, Any]:
     """Colour, marker and dash of a model: its own in every picture, whichever others are shown."""
     place = MODELS.index(name)
-    return _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)], _DASHES[place % len(_DASHES)]
+    return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)], _DASHES[place % len(_DASHES)]
 
 
 @_styled

@@ -1,33 +1,81 @@
 """DVC's charts and matplotlib's pictures speak the same language."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import vl_convert
 
 from mnist_cnn.models import MODELS
-from mnist_cnn.plotting import model_style
+from mnist_cnn.params import load
+from mnist_cnn.plotting import COLOURS, MARKERS, model_style
 
-TEMPLATES = Path(__file__).parents[2] / ".dvc/plots"
+ROOT = Path(__file__).parents[2]
+TEMPLATES = {path.stem: json.loads(path.read_text()) for path in (ROOT / ".dvc/plots").glob("*.json")}
+OF_MODELS = ("accuracies", "curves", "losses")
+# Vega's names of matplotlib's markers; the last two it has no name for, they are drawn.
+SHAPES = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross"}
 
 
-def colour_scales(node: object) -> list[dict[str, Any]]:
-    """The scales of all colour encodings by model in a chart."""
+def encodings(node: object) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every channel of a chart with what it shows, in whichever layer."""
     if isinstance(node, list):
-        return [scale for item in node for scale in colour_scales(item)]
-    if not isinstance(node, dict):
-        return []
-    own = [node["scale"]] if node.get("field") == "model" and "scale" in node else []
-    return own + [scale for item in node.values() for scale in colour_scales(item)]
+        for item in node:
+            yield from encodings(item)
+    elif isinstance(node, dict):
+        yield from node.get("encoding", {}).items()
+        for item in node.values():
+            yield from encodings(item)
 
 
-@pytest.mark.parametrize("template", ["curves", "losses"])
+def scales(template: str, field: str, *channels: str) -> list[dict[str, Any]]:
+    return [
+        encoding["scale"]
+        for channel, encoding in encodings(TEMPLATES[template])
+        if channel in channels and encoding.get("field") == field
+    ]
+
+
+@pytest.mark.parametrize("template", [*OF_MODELS, "parts", "recall"])
 def test_a_model_has_the_same_colour_in_both(template: str) -> None:
-    [scale] = colour_scales(json.loads((TEMPLATES / f"{template}.json").read_text()))
-    assert scale == {"domain": list(MODELS), "range": [model_style(name)[0] for name in MODELS]}
+    found = scales(template, "model", "color", "stroke", "fill")
+    assert found
+    for scale in found:
+        # Models that are not listed join those that are, in the order of their names, as in MODELS.
+        assert scale == {"domain": {"unionWith": list(MODELS)}, "range": list(COLOURS)}
+    assert scale["range"][: len(MODELS)] == [model_style(name)[0] for name in MODELS]
 
 
-def test_revisions_are_told_apart_by_dashes_where_models_are_by_colour() -> None:
-    for template in ("curves", "losses", "parts"):
-        assert '"strokeDash": {\n' in (TEMPLATES / f"{template}.json").read_text()
+@pytest.mark.parametrize("template", OF_MODELS)
+def test_a_model_has_the_same_shape_in_both(template: str) -> None:
+    [scale] = scales(template, "model", "shape")
+    assert scale["domain"] == {"unionWith": list(MODELS)}
+    assert len(scale["range"]) == len(MARKERS)
+    for shape, marker in zip(scale["range"], MARKERS, strict=True):
+        assert shape == SHAPES[marker] if marker in SHAPES else shape.startswith("M")
+
+
+def test_there_is_a_look_for_one_model_more() -> None:
+    assert len(COLOURS) == len(set(COLOURS)) > len(MODELS)
+    assert len(MARKERS) == len(set(MARKERS)) > len(MODELS)
+
+
+@pytest.mark.parametrize("template", [*OF_MODELS, "parts"])
+def test_revisions_are_told_apart_by_dashes_where_models_are_by_colour(template: str) -> None:
+    dashed = [encoding["field"] for channel, encoding in encodings(TEMPLATES[template]) if channel == "strokeDash"]
+    assert dashed == ["rev"]
+
+
+@pytest.mark.parametrize("template", ["accuracies", "parts"])
+def test_the_target_is_the_settings(template: str) -> None:
+    target = load(ROOT / "params.yaml").targets.test_accuracy
+    rule, text = (layer for layer in TEMPLATES[template]["layer"] if "data" in layer)
+    assert rule["mark"]["type"] == "rule" and text["mark"]["text"] == ["target", f"{target:g} %"]
+    assert rule["data"] == text["data"] == {"values": [{"accuracy": target}]}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_chart_is_one_of_vega_lites(template: str) -> None:
+    vl_convert.vegalite_to_vega(TEMPLATES[template] | {"data": {"values": []}}, vl_version="5.8")
