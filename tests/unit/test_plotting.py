@@ -127,6 +127,20 @@ def test_every_model_has_a_colour_and_a_marker_of_its_own() -> None:
     assert len(set(colours)) == len(set(markers)) == len(MODELS)
 
 
+@each_figure
+def test_a_model_that_a_user_adds_is_drawn_in_a_look_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw: Callable[[list[Measured]], Figure]
+) -> None:
+    looks = {name: plotting.model_style(name) for name in MODELS}
+    monkeypatch.setattr(plotting, "MODELS", (*MODELS, "model_8"))
+    assert saved(draw([*several(), measured("model_8")]), tmp_path / "figure.png")
+    assert {name: plotting.model_style(name) for name in MODELS} == looks
+    for own, others in zip(
+        plotting.model_style("model_8")[:2], list(zip(*looks.values(), strict=True))[:2], strict=True
+    ):
+        assert own not in others
+
+
 def points(line: Line2D) -> list[list[float]]:
     drawn: list[list[float]] = np.asarray(line.get_xydata()).tolist()
     return drawn
