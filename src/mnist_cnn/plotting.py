@@ -146,7 +146,7 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )
         if y < bottom:
-            _mark_below(axes, x, bottom, f"▾ {y:.2f}")
+            _mark_below(axes, x, bottom, f"▾ {model.name} {y:.2f}")
         step = params.report.story.get(model.name)
         brief = step.brief_test_accuracy if step else None
         if brief is not None and brief >= bottom:

@@ -15,7 +15,7 @@ from stages import plots_page
 from tests.pipeline.small_project import ROOT, Project
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-NEW = "model_8"
+NEW = f"model_{len(MODELS) + 1}"
 
 
 @dataclass
@@ -179,7 +179,7 @@ def test_two_revisions_are_told_apart_and_a_model_more_is_drawn(two: Path) -> No
         assert dash != other_dash
         # In the same colours, and the new model in the one that it would have in the pictures.
         colours = {line.model: line.colour for line in second}
-        assert {line.model: line.colour for line in first} | {NEW: COLOURS[len(MODELS)]} == colours
+        assert {line.model: line.colour for line in first} | {NEW: COLOURS[len(MODELS) % len(COLOURS)]} == colours
     for name, chart in page.charts.items():
         if NEW not in name:
             assert ">HEAD<" in chart and ">workspace<" in chart, name
