@@ -58,12 +58,13 @@ setup: .venv/ready .dvc/plots_page.html
 	@python -m stages.plots_page --page $< --template $@
 
 # Touched at the end alone: a set-up that was interrupted is taken up again.
-.venv/ready: requirements.txt pyproject.toml
+.venv/ready: requirements.txt pyproject.toml .dvc/page.html
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"error: Python 3.10 or newer is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.x")'
 	@echo "Setting up .venv: some minutes, a few GB"
 	$(PYTHON) -m venv .venv
 	python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	python -m stages.plots_page --dvc .dvc
 	@touch $@
 
 # Exact versions for every supported Python and platform, from the ranges in pyproject.toml.

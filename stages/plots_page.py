@@ -1,30 +1,49 @@
 """The page of ``dvc plots show``, made to open without a network."""
 
-import subprocess
 from pathlib import Path
 
 import vl_convert
+from configobj import ConfigObj, ConfigObjError
 
 from mnist_cnn.errors import InputError
-from mnist_cnn.files import write_text
+from mnist_cnn.files import whole_file, write_text
 from stages import cli
 
-_SCRIPTS = "{scripts}"
+_OFFLINE = "page.offline.html"
 
 
-def main(page: Path, template: Path) -> None:
-    """Put Vega's scripts into the page in place of the addresses that DVC has, and have DVC use it from now on.
+def main(dvc: Path) -> None:
+    """Put the scripts that draw charts into ``page.html`` of DVC's folder, and name the result in its settings.
 
-    The scripts come from an installed package and stay out of Git, and so does DVC's setting: a clone in which this
-    has not run has DVC's own page.
+    The result and the settings of this clone, ``config.local``, are left out of Git. Settings that name a page
+    already are left as they are.
     """
-    text = page.read_text(encoding="utf-8")
-    if _SCRIPTS not in text:
-        raise InputError(f"{page}: has no '{_SCRIPTS}' for the scripts' place")
-    # As a script of its own, so that what defines the charts, later on the page, finds it loaded.
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed").replace("</script", "<\\/script")
-    write_text(template, text.replace(_SCRIPTS, f"<script>\n{bundle}\n</script>"))
-    subprocess.run(["dvc", "config", "--local", "plots.html_template", template.name], check=True)
+    try:
+        page = (dvc / "page.html").read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{dvc / 'page.html'}: cannot be read ({error.strerror})") from None
+    # A classic script: a module would come after the charts, which call it as the page is read.
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", r"<\/script")
+    write_text(dvc / _OFFLINE, page.replace("{scripts}", f"<script>{script}</script>"))
+    # Only now: DVC draws nothing where the page that its settings name is missing.
+    _name(dvc / "config.local", _OFFLINE)
+
+
+def _name(path: Path, page: str) -> None:
+    """Name the page in DVC's settings, which may hold more than that, passwords too."""
+    try:
+        settings = ConfigObj(str(path), encoding="utf-8", interpolation=False)
+    except ConfigObjError as error:
+        raise InputError(f"{path}: {error}") from None
+    plots = settings.setdefault("plots", {})
+    if "html_template" in plots:
+        return
+    plots["html_template"] = page
+    with whole_file(path) as scratch:
+        # Readable for those who could read it before, and nobody else.
+        scratch.touch(path.stat().st_mode & 0o777 if path.exists() else 0o666)
+        settings.filename = str(scratch)
+        settings.write()
 
 
 if __name__ == "__main__":

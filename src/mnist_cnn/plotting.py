@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 from torch import Tensor
 
 from mnist_cnn.files import whole_file
@@ -21,8 +22,8 @@ from mnist_cnn.params import Params, Recipe
 from mnist_cnn.report import Measured
 
 # Source of the colours: "Color Universal Design", Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/
-_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#B33C00", "#0072B2", "#000000", "#8A7A00")
-_MARKERS = "osD^vP><"
+COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#B33C00", "#0072B2", "#000000", "#8A7A00")
+MARKERS = "osD^vPX*"
 _DASHES = ("-", (0, (6, 2)), (0, (3, 1.5)), (0, (6, 2, 1.5, 2)), "-", (0, (1, 1)), (0, (6, 1, 1, 1, 1, 1)), "--")
 _TARGET = "#444444"
 
@@ -40,6 +41,9 @@ _STYLE: Any = {
     "legend.frameon": False,
     "figure.facecolor": "white",
     "savefig.dpi": 150,
+    # Air around all, which a dark page shows.
+    "figure.constrained_layout.h_pad": 0.1,
+    "figure.constrained_layout.w_pad": 0.1,
 }
 
 # Each function that draws does so in this style, and leaves matplotlib's own as it was.
@@ -56,7 +60,7 @@ def save(figure: Figure, path: Path) -> None:
 def model_style(name: str) -> tuple[str, str, Any]:
     """Colour, marker and dash of a model: its own in every picture, whichever others are shown."""
     place = MODELS.index(name)
-    return _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)], _DASHES[place % len(_DASHES)]
+    return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)], _DASHES[place % len(_DASHES)]
 
 
 @_styled
@@ -68,20 +72,14 @@ def accuracy_curves(models: list[Measured], params: Params) -> Figure:
     for panel, part, name in zip(panels, ("train", "val"), ("Training, as trained on", "Validation"), strict=True):
         _draw_curves(panel, models, f"{part}_accuracy")
         panel.set_title(name)
-        panel.axhline(params.targets.test_accuracy, color=_TARGET, linewidth=1, linestyle=":")
+    target = params.targets.test_accuracy
+    _draw_target(panels[0], target, labelled=False)
+    _draw_target(panels[1], target)
     # Without the first fifth of the run, which may lie so low that it would flatten all the rest.
     lowest = min(float(model.history["val_accuracy"].iloc[len(model.history) // 5 :].min()) for model in models)
-    panels[0].set_ylim(max(0.0, np.floor(min(lowest, 99.0))), 100)
+    highest = max(float(model.history[["train_accuracy", "val_accuracy"]].to_numpy().max()) for model in models)
+    panels[0].set_ylim(max(0.0, np.floor(min(lowest, 99.0))), min(100.0, max(highest, target) + 0.1))
     panels[0].set_ylabel("Accuracy (%)")
-    panels[1].annotate(
-        f"target {params.targets.test_accuracy:g} % (test)",
-        (0, params.targets.test_accuracy),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 3),
-        textcoords="offset points",
-        fontsize=9,
-        color=_TARGET,
-    )
     return figure
 
 
@@ -107,40 +105,51 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
     """Test accuracy with its interval against parameters, the brief's figures and the target lines."""
     targets = params.targets
     reaching = [
-        model for model in models if model.metrics["meets_accuracy_target"] and model.metrics["meets_parameters_target"]
+        model.name
+        for model in models
+        if model.metrics["meets_accuracy_target"] and model.metrics["meets_parameters_target"]
     ]
-    if reaching:
-        title = f"{' and '.join(model.name for model in reaching)} in the target corner"
-    else:
-        title = "No model in the target corner"
+    who = f"{' and '.join(reaching)} reach{'es' if len(reaching) == 1 else ''}" if reaching else "No model reaches"
     figure = Figure(figsize=(9, 5.2), layout="constrained")
     axes = figure.add_subplot()
-    figure.suptitle(f"{title}: {targets.test_accuracy:g} % with fewer than {targets.parameters_below:,} parameters")
-    # What the brief reports far below all intervals should not squeeze them.
-    lows, highs = zip(*(model.interval for model in models), strict=True)
-    bottom, top = min(*lows, targets.test_accuracy) - 0.15, min(100.0, max(*highs, targets.test_accuracy) + 0.15)
+    figure.suptitle(f"{who} {targets.test_accuracy:g} % with fewer than {targets.parameters_below:,} parameters")
+    shown = [targets.test_accuracy, *(bound for model in models for bound in model.interval)]
+    # What lies far below should not flatten all the rest.
+    bottom, top = max(min(shown) - 0.12, targets.test_accuracy - 2), min(100.0, max(shown) + 0.1)
+    counts = [model.metrics["parameters"] for model in models]
+    left, right = 0.8 * min(*counts, targets.parameters_below), 1.35 * max(*counts, targets.parameters_below)
     for place, model in enumerate(models):
         x, y, (low, high) = model.metrics["parameters"], model.metrics["test_accuracy"], model.interval
         colour, marker, _ = model_style(model.name)
-        axes.errorbar(
-            x, y, [[max(0, y - low)], [max(0, high - y)]], color=colour, marker=marker, markersize=9, capsize=4
-        )
+        # Of two that would hide one another, the first steps aside to the left.
         side = -1 if any(_is_beside(model, other) for other in models[place + 1 :]) else 1
+        aside_pt = -6 if side < 0 else 0
+        here = axes.transData + ScaledTranslation(aside_pt / 72, 0, figure.dpi_scale_trans)
+        axes.errorbar(
+            x,
+            y,
+            [[max(0, y - low)], [max(0, high - y)]],
+            color=colour,
+            marker=marker,
+            markersize=9,
+            capsize=4,
+            transform=here,
+        )
         axes.annotate(
             f"{model.name}\n{y:.2f} %",
             (x, y),
-            (12 * side, 0),
+            (aside_pt + 12 * side, 0),
             textcoords="offset points",
             va="center",
             ha="left" if side > 0 else "right",
             # The target's line may pass behind it.
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )
+        if y < bottom:
+            _mark_below(axes, x, bottom, f"▾ {model.name} {y:.2f}")
         step = params.report.story.get(model.name)
         brief = step.brief_test_accuracy if step else None
-        if brief is not None and brief < bottom:
-            _mark_below(axes, x, bottom, f"▾ {brief:.2f} %, the brief's {model.name}")
-        elif brief is not None:
+        if brief is not None and brief >= bottom:
             axes.plot(
                 x,
                 brief,
@@ -149,13 +158,14 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
                 markerfacecolor="white",
                 markeredgecolor=colour,
                 linestyle="none",
+                transform=here,
             )
-    axes.axhline(targets.test_accuracy, color=_TARGET, linewidth=1, linestyle=":")
-    axes.axvline(targets.parameters_below, color=_TARGET, linewidth=1, linestyle=":")
-    counts = [model.metrics["parameters"] for model in models]
-    left, right = 0.8 * min(*counts, targets.parameters_below), 1.35 * max(*counts, targets.parameters_below)
-    corner_top = (targets.test_accuracy - bottom) / (top - bottom)
-    axes.axvspan(left, targets.parameters_below, corner_top, 1, color="#009E73", alpha=0.12, linewidth=0)
+        elif brief is not None:
+            _mark_below(axes, x, bottom, f"○ {brief:.2f}")
+    _draw_target(axes, targets.test_accuracy)
+    axes.axvline(targets.parameters_below, color=_TARGET, linewidth=1.2, linestyle=":", zorder=1)
+    corner_bottom = (targets.test_accuracy - bottom) / (top - bottom)
+    axes.axvspan(left, targets.parameters_below, corner_bottom, 1, color="#009E73", alpha=0.12, linewidth=0)
     axes.set_xscale("log")
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
@@ -218,17 +228,7 @@ def accuracy_over_seeds(
             axes.plot(place - 0.43, brief, "x", color=_TARGET, markersize=7)
         elif brief is not None:
             _mark_below(axes, place - 0.46, bottom, f"× {brief:.2f}")
-    axes.axhline(target, color=_TARGET, linewidth=1.2, linestyle="--", zorder=1)
-    axes.annotate(
-        f"target\n{target:g} %",
-        (1, target),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=9,
-        color=_TARGET,
-    )
+    _draw_target(axes, target)
     axes.set_xticks(range(len(own)), [f"{name}\n{sizes[name]:,}" for name in own])
     axes.set_xlim(-0.6, len(own) - 0.4)
     axes.tick_params(axis="x", length=0)
@@ -242,9 +242,33 @@ def accuracy_over_seeds(
     return figure
 
 
+def _draw_target(axes: Axes, target: float, labelled: bool = True) -> None:
+    """A line at the target's accuracy, named to the right of the picture."""
+    axes.axhline(target, color=_TARGET, linewidth=1.2, linestyle=":", zorder=1)
+    if labelled:
+        axes.annotate(
+            f"target\n{target:g} %",
+            (1, target),
+            (4, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=_TARGET,
+        )
+
+
 def _mark_below(axes: Axes, x: float, bottom: float, text: str) -> None:
     """Write what lies below the picture at its lower edge."""
-    axes.annotate(text, (x, bottom), (0, 3), textcoords="offset points", fontsize=9, color=_TARGET)
+    axes.annotate(
+        text,
+        (x, bottom),
+        (-4, 3),
+        textcoords="offset points",
+        fontsize=9,
+        color=_TARGET,
+        path_effects=[withStroke(linewidth=3, foreground="white")],
+    )
 
 
 @_styled
@@ -256,11 +280,11 @@ def confusion_matrix(model: Measured) -> Figure:
     title = f"{model.name} misreads {mistakes.sum():,} of {counts.sum():,} test digits"
     if mistakes.any():
         title += f",\nmost often a {actual} as a {predicted} ({_times(mistakes.max())})"
-    figure = Figure(figsize=(7, 6.6), layout="constrained")
+    figure = Figure(figsize=(5.2, 5.4), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(False)
-    figure.suptitle(title)
-    axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1, mistakes.max()) * 1.25)
+    figure.suptitle(title, fontsize=12)
+    axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1, mistakes.max()) * 1.6)
     for (row, column), count in np.ndenumerate(counts):
         on_diagonal = row == column
         if on_diagonal:
@@ -281,7 +305,7 @@ def confusion_matrix(model: Measured) -> Figure:
 def misread_digits(model: Measured, shown: int) -> Figure:
     """The test images that a model misread, the surest mistakes first, at most ``shown``."""
     images = model.misread[:shown]
-    columns = 10
+    columns = 8
     rows = max(1, -(-len(images) // columns))
     figure = _picture_grid(columns, rows, 1.28)
     figure.suptitle(
@@ -292,7 +316,7 @@ def misread_digits(model: Measured, shown: int) -> Figure:
     for axes, image in zip(figure.axes, images, strict=False):
         axes.imshow(255 - np.array(image["pixels"]), cmap="gray", vmin=0, vmax=255)
         axes.set_title(
-            f"{image['label']} → {image['predicted']}  {100 * image['probability']:.0f} %", loc="center", fontsize=10
+            f"{image['label']} → {image['predicted']}  {100 * image['probability']:.0f} %", loc="center", fontsize=9.5
         )
     return figure
 
@@ -306,7 +330,7 @@ def augmented_digits(originals: Tensor, augmented: list[Tensor], name: str, reci
         augmented: rows of ``(N, 28, 28)`` float images in [0, 1].
     """
     bounds = recipe.augmentation
-    figure = _picture_grid(len(originals), 1 + len(augmented), 1.0)
+    figure = _picture_grid(len(originals), 1 + len(augmented), 0.77)
     changes = [
         f"{how} up to {bound:g}{unit}"
         for how, bound, unit in (
@@ -317,10 +341,13 @@ def augmented_digits(originals: Tensor, augmented: list[Tensor], name: str, reci
         if bound
     ]
     what = ", ".join(changes) or "unchanged: its recipe has no augmentation"
-    figure.suptitle(f"Training digits (top row) and what {name} sees of them:\n{what}", fontsize=12)
+    figure.suptitle(f"Training digits (top row) and what {name} sees of them:\n{what}", fontsize=11)
     for row, images in enumerate([originals.float() / 255, *augmented]):
         for column, image in enumerate(images):
             figure.axes[row * len(originals) + column].imshow(1 - image.numpy(), cmap="gray", vmin=0, vmax=1)
+    for row, label in enumerate(("original", "as seen")):
+        axes = figure.axes[row * len(originals)]
+        axes.text(-0.05, 0.5, label, transform=axes.transAxes, ha="right", va="center", rotation=90, fontsize=9)
     return figure
 
 
@@ -362,7 +389,7 @@ def _draw_curves(axes: Axes, models: list[Measured], column: str) -> None:
 
 
 def _picture_grid(columns: int, rows: int, inches: float) -> Figure:
-    figure = Figure(figsize=(columns * inches * 0.78, rows * inches + 0.7), layout="constrained")
+    figure = Figure(figsize=(columns * inches * 0.85, rows * inches + 0.7), layout="constrained")
     for place in range(rows * columns):
         figure.add_subplot(rows, columns, place + 1).set_axis_off()
     return figure

@@ -127,6 +127,17 @@ def test_every_model_has_a_colour_and_a_marker_of_its_own() -> None:
     assert len(set(colours)) == len(set(markers)) == len(MODELS)
 
 
+@each_figure
+def test_a_model_that_a_user_adds_is_drawn_and_the_others_look_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw: Callable[[list[Measured]], Figure]
+) -> None:
+    looks = {name: plotting.model_style(name) for name in MODELS}
+    new = f"model_{len(MODELS) + 1}"
+    monkeypatch.setattr(plotting, "MODELS", (*MODELS, new))
+    assert saved(draw([*several(), measured(new)]), tmp_path / "figure.png")
+    assert {name: plotting.model_style(name) for name in MODELS} == looks
+
+
 def points(line: Line2D) -> list[list[float]]:
     drawn: list[list[float]] = np.asarray(line.get_xydata()).tolist()
     return drawn
@@ -222,9 +233,9 @@ def test_a_seed_that_went_astray_is_written_at_the_bottom_and_the_target_is_alwa
 @pytest.mark.parametrize(
     ("corner", "title"),
     [
-        ([], "No model in the target corner"),
-        (["model_2"], "model_2 in the target corner"),
-        (["model_1", "model_2"], "model_1 and model_2 in the target corner"),
+        ([], "No model reaches"),
+        (["model_2"], "model_2 reaches"),
+        (["model_1", "model_2"], "model_1 and model_2 reach"),
     ],
 )
 def test_the_target_corner_is_headed_by_those_in_it(corner: list[str], title: str) -> None:
@@ -232,7 +243,7 @@ def test_the_target_corner_is_headed_by_those_in_it(corner: list[str], title: st
     models = [measured(name, good if name in corner else bad) for name in ("model_1", "model_2")]
     large = measured("model_3", good, parameters=8000)
     figure = plotting.accuracy_against_parameters([*models, large], PARAMS)
-    assert figure.get_suptitle() == f"{title}: 99.4 % with fewer than 8,000 parameters"
+    assert figure.get_suptitle() == f"{title} 99.4 % with fewer than 8,000 parameters"
 
 
 def test_accuracy_stands_over_parameters_with_its_interval_and_the_briefs_figure() -> None:
@@ -250,6 +261,30 @@ def test_accuracy_stands_over_parameters_with_its_interval_and_the_briefs_figure
         low, high = axes.get_ylim()
         assert low < (98.7 if brief else model.interval[0]) and 99.4 < high
         assert "model_3\n99.00 %" in [text.get_text() for text in axes.texts]
+
+
+def test_what_lies_far_below_is_written_at_the_edge_and_leaves_the_scale_to_the_rest() -> None:
+    model, astray = measured("model_3", [(4, 9, 100)]), measured("model_4", [(4, 9, 900)])
+    step = Step(target="", brief_parameters=None, brief_train_accuracy=None, brief_test_accuracy=97.3)
+    story = PARAMS.model_copy(update={"report": NO_STORY.model_copy(update={"story": {"model_3": step}})})
+    for models, params, text in (([model], story, "○ 97.30"), ([model, astray], PARAMS, "▾ model_4 91.00")):
+        axes = plotting.accuracy_against_parameters(models, params).axes[0]
+        assert text in [written.get_text() for written in axes.texts]
+        assert axes.get_ylim()[0] == pytest.approx(max(97.4, model.interval[0] - 0.12) if models == [model] else 97.4)
+
+
+def test_two_models_of_nearly_the_same_figures_do_not_hide_one_another() -> None:
+    pair = [measured("model_2", parameters=7000), measured("model_3", parameters=7010)]
+    for models, expected in ((pair, 2), (pair[:1], 1)):
+        figure = plotting.accuracy_against_parameters(models, PARAMS)
+        figure.draw_without_rendering()
+        drawn = [bars[0] for bars in figure.axes[0].containers[:expected]]
+        places = [line.get_transform().transform(line.get_xydata())[0] for line in drawn]
+        labels = [text.get_window_extent() for text in figure.axes[0].texts if "model" in text.get_text()]
+        assert len(labels) == expected
+        if expected == 2:
+            assert places[1][0] - places[0][0] > 8
+            assert not labels[0].overlaps(labels[1])
 
 
 @pytest.mark.parametrize(
