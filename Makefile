@@ -8,11 +8,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: repro test study bench check lint-workflows verify format lock readme setup
 
-repro: .venv/ready .dvc/plots_page.html
+repro: .venv/ready
 	@python -m stages.repro --jobs $(JOBS) --lock dvc.lock
 	@python -m stages.show --numbers metrics/comparison.csv --pictures plots/pictures
 
-test: setup
+test: .venv/ready
 	python -m pytest --numprocesses auto
 
 # An hour and more on two cores; stopped, it goes on where it was.
@@ -51,11 +51,7 @@ bench: .venv/ready
 	python -m stages.bench --params params.yaml --raw data/raw --parts data/split --repetitions 3 \
 	    --table metrics/benchmark.md --numbers metrics/benchmark.json
 
-setup: .venv/ready .dvc/plots_page.html
-
-# What 'dvc plots show' makes its page from: without it, DVC's own, which needs a network.
-.dvc/plots_page.html: .dvc/plots/page.html | .venv/ready
-	@python -m stages.plots_page --page $< --template $@
+setup: .venv/ready
 
 # Touched at the end alone: a set-up that was interrupted is taken up again.
 .venv/ready: requirements.txt pyproject.toml .dvc/page.html

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import vl_convert
 
-from mnist_cnn import plotting
 from mnist_cnn.models import MODELS
 from mnist_cnn.params import load
 from mnist_cnn.plotting import COLOURS, MARKERS, model_style

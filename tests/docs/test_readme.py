@@ -106,7 +106,6 @@ def test_the_commands_without_make_are_makes_own() -> None:
     block = README.split("## Without make\n")[1].split("```bash\n")[1].split("```")[0]
     makefile = (ROOT / "Makefile").read_text().replace("--quiet --disable-pip-version-check ", "")
     makefile = makefile.replace("$(PYTHON)", "python3").replace("--requirement", "-r").replace("--editable", "-e")
-    makefile = makefile.replace("$<", ".dvc/plots/page.html").replace("$@", ".dvc/plots_page.html")
     for line in block.splitlines():
         command = re.sub(r"\s+#.*", "", line)
         if command not in ("source .venv/bin/activate", "dvc repro"):
