@@ -16,8 +16,6 @@ from mnist_cnn.change_report import (
     Results,
     Source,
     code,
-    folded,
-    metrics_changed,
     parse_results,
     report,
     reproduction,
@@ -40,34 +38,31 @@ def main(
 ) -> None:
     """Print, as Markdown, what differs from where the last commit has parted from ``base``, a branch or a commit.
 
-    ``repro`` tells how 'make repro' ended just before: success, failure, or none where it did not run. Then the
-    report is on the results in the folder; else on the committed ones, unless those are of older code, and it tells
-    whether they were reproduced. ``experiment`` is the name of an experiment with ``settings``, or empty.
+    ``repro`` tells how 'make repro' ended just before: success, failure, or none where it did not run and the report
+    is on what is in the folder. ``experiment`` is the name of an experiment with ``settings``, or empty.
     """
-    head, parted = _git("rev-parse", "HEAD"), _git("merge-base", base, "HEAD")
-    where = _Where.now(head)
+    head, parted, run = _git("rev-parse", "HEAD"), _git("merge-base", base, "HEAD"), _Run.now()
     files = (params, numbers, selected, table)
     here = _results(lambda file: file.read_text(encoding="utf-8") if file.is_file() else None, files, "this folder")
     committed = _results(lambda file: _committed("HEAD", file), files, "HEAD")
-    against = Base(where.base or base, parted, _results(lambda file: _committed(parted, file), files, base))
+    before = Base(run.base or base, parted, _results(lambda file: _committed(parted, file), files, base))
 
     shown, notes, sections = here, [], []
     if repro == "success":
         stale = stale_stages(_stages(_committed("HEAD", lock)), _stages(lock.read_text(encoding="utf-8")))
         if stale:
             notes.append(
-                f"⚠️ The committed results are of other code or settings (stages: {', '.join(map(code, stale))}). "
-                f"This report is on what `make repro` has made of those in the commit{where.to_commit}"
+                f"⚠️ The committed results are of other code or settings (stages: {', '.join(map(code, stale))}); "
+                f"this report is on what `make repro` has made of the commit{run.to_get_results}"
             )
         elif committed and here:
             shown = committed
             told = reproduction(committed, here)
-            notes.append(told)
-            if not told.startswith("✅"):
-                sections.append(folded("The committed results against those here", metrics_changed(committed, here)))
+            notes.append(told.line)
+            sections += told.sections
     elif repro != "none":
         shown = committed
-        notes.append(f"❌ `make repro` failed{where.log}: this report is on the committed results, whatever made them")
+        notes.append(f"❌ `make repro` failed{run.link}: this report is on the committed results, whatever made them")
     if shown is None:
         raise InputError("there are no results to report on; 'make repro' makes them")
 
@@ -75,34 +70,39 @@ def main(
     if experiment:
         title = f"Experiment {code(experiment)}"
         command = shlex.join(["dvc", "exp", "run", *(word for setting in settings.split() for word in ("-S", setting))])
-    shown_pictures = _git("ls-tree", "--name-only", "HEAD", f"{pictures}/").splitlines() if shown is committed else []
-    addresses = [f"{where.raw}/{quote(name)}" for name in shown_pictures if where.raw]
-    print(report(title, notes, against, shown, Source(where.repository, head, command, addresses), sections), end="")
+    names = _git("ls-tree", "--name-only", "HEAD", f"{pictures}/").splitlines() if shown is committed else []
+    addresses = [f"{run.raw}/{head}/{quote(name)}" for name in names if run.raw]
+    print(report(title, notes, before, shown, Source(run.repository, head, command, addresses), sections), end="")
 
 
-class _Where(NamedTuple):
-    """Where this runs: in GitHub Actions, or in a folder of one's own, where most of it is empty."""
+class _Run(NamedTuple):
+    """The run in GitHub Actions that this is part of; in a folder of one's own nearly all is empty.
 
-    repository: str
-    raw: str
-    base: str
-    log: str
-    to_commit: str
+    ``repository`` and ``raw`` are where the reported commit and its files can be had, ``base`` is the branch that a
+    pull request is for; ``link`` and ``to_get_results`` are bits of sentences.
+    """
+
+    repository: str = "origin"
+    raw: str = ""
+    base: str = ""
+    link: str = ""
+    to_get_results: str = ""
 
     @classmethod
-    def now(cls, head: str) -> "_Where":
-        server, home = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY", "")
+    def now(cls) -> "_Run":
+        server = os.environ.get("GITHUB_SERVER_URL")
         if not server:
-            return cls("origin", "", "", "", "")
+            return cls()
+        home, number = os.environ["GITHUB_REPOSITORY"], os.environ["GITHUB_RUN_ID"]
         event = json.loads(Path(os.environ["GITHUB_EVENT_PATH"]).read_text(encoding="utf-8"))
-        fork = event.get("pull_request", {}).get("head", {}).get("repo") or {}
-        name, run = fork.get("full_name", home), os.environ["GITHUB_RUN_ID"]
+        # A fork, it may be; or nothing, where that is deleted.
+        source = (event.get("pull_request", {}).get("head", {}).get("repo") or {}).get("full_name", home)
         return cls(
-            f"{server}/{name}",
-            f"https://raw.githubusercontent.com/{name}/{head}",
-            os.environ.get("GITHUB_BASE_REF", ""),
-            f" in [this run]({server}/{home}/actions/runs/{run})",
-            f"; to commit them: `gh run download {run} --repo {home} --name results`",
+            repository=f"{server}/{source}",
+            raw=f"https://raw.githubusercontent.com/{source}",
+            base=os.environ.get("GITHUB_BASE_REF", ""),
+            link=f" in [this run]({server}/{home}/actions/runs/{number})",
+            to_get_results=f": `gh run download {number} --repo {home} --name results` gets it",
         )
 
 

@@ -19,7 +19,8 @@ from mnist_cnn.metrics import wilson_interval
 from mnist_cnn.params import Targets
 
 _ACCURACY, _VALIDATION = "test_accuracy", "val_accuracy"
-_LONGEST_VALUE = 120
+_LONGEST_VALUE = 120  # characters
+_MOST_ROWS = 12  # of settings that are shown without a click
 
 
 class Metric(NamedTuple):
@@ -56,8 +57,8 @@ _METRICS = {
 _HEADLINE = (_ACCURACY, _VALIDATION, "parameters", "epochs")
 _TARGETS = ("meets_accuracy_target", "meets_epochs_target", "meets_parameters_target")
 _CHANCE = (
-    "Within chance: other images of the same kind could make the difference, which the interval of the difference of "
-    "two proportions tells, 95 %. Another seed moves accuracies, too."
+    "Within chance: over other images of this kind, the 95 % interval of the difference has room for none. Another "
+    "seed moves accuracies, too."
 )
 
 
@@ -148,7 +149,7 @@ def report(
         "### All models",
         models_table(results),
         folded("The same with its analysis", _without_html(results.comparison)),
-        *([folded("Pictures", _pictures(source.pictures))] if source.pictures else []),
+        *(["### Pictures", _pictures(source.pictures)] if source.pictures else []),
         "### How to reproduce",
         f"```bash\ngit fetch {source.repository} {source.revision}\ngit checkout {source.revision}\n"
         f"{source.command}\n```",
@@ -219,16 +220,26 @@ def metrics_changed(base: Results, results: Results) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def reproduction(committed: Results, made: Results) -> str:
-    """In a line, whether a run gave the committed results, and if not, how far from them."""
+class Reproduction(NamedTuple):
+    """Whether a run gave the committed results: in a line, and where it did not, how they differ."""
+
+    line: str
+    sections: list[str]
+
+
+def reproduction(committed: Results, made: Results) -> Reproduction:
+    """Whether what a run has made is what is committed, and if not, whether chance can explain it."""
     names = [name for name in committed.numbers if name in made.numbers]
     pairs = [(_Model.of(committed, name), _Model.of(made, name)) for name in names]
     if len(names) == len(committed.numbers) == len(made.numbers) and not any(_changed(*pair) for pair in pairs):
-        return "✅ `make repro` leaves the committed results as they are"
-    largest = max((abs(here.row[_ACCURACY] - before.row[_ACCURACY]) for before, here in pairs), default=math.nan)
+        return Reproduction("✅ `make repro` leaves the committed results as they are", [])
+    largest = max((abs(here.row[_ACCURACY] - before.row[_ACCURACY]) for before, here in pairs), default=0.0)
     beyond = [here.name for before, here in pairs if _is_beyond_chance(_ACCURACY, before, here)]
     chance = f"for {_listed(beyond)} beyond chance" if beyond else "within chance"
-    return f"⚠️ `make repro` gives other results here: test accuracies differ by up to {largest:.2f} points, {chance}"
+    return Reproduction(
+        f"⚠️ `make repro` gives other results here: test accuracies differ by up to {largest:.2f} points, {chance}",
+        [folded("The committed results against those of this run", metrics_changed(committed, made))],
+    )
 
 
 class _Model(NamedTuple):
@@ -307,11 +318,14 @@ def difference_interval(first: tuple[float, float, float], second: tuple[float, 
 
 
 def settings_changed(base: Results, results: Results) -> str:
-    """A table of the settings that differ from the base, by full path."""
+    """A table of the settings that differ from the base, by full path; folded where it is long."""
     rows = [
         [code(path), _setting(old), _setting(new)] for path, old, new in _differing(base.params, results.params, "")
     ]
-    return _table(["Setting", "Base", "Here"], rows, "lll") if rows else "No change."
+    if not rows:
+        return "No change."
+    table = _table(["Setting", "Base", "Here"], rows, "lll")
+    return table if len(rows) <= _MOST_ROWS else folded(f"{len(rows)} settings", table)
 
 
 _ABSENT = object()
@@ -356,9 +370,10 @@ def models_table(results: Results) -> str:
 
 
 def _pictures(addresses: Sequence[str]) -> str:
-    """Pictures, each with the letters of its file's name for those who cannot see it."""
+    """Pictures, two a row, each with the letters of its file's name for those who cannot see it."""
     names = [re.sub(r"\W", "", address.rpartition("/")[2].removesuffix(".png")) for address in addresses]
-    return "\n\n".join(f"![{name}]({address})" for name, address in zip(names, addresses, strict=True))
+    cells = [f"![{name}]({address})" for name, address in zip(names, addresses, strict=True)]
+    return _table(["", ""], [[*cells[i : i + 2], ""][:2] for i in range(0, len(cells), 2)], "ll")
 
 
 def folded(summary: str, content: str) -> str:
@@ -388,5 +403,12 @@ def _without_html(table: str) -> str:
 def _table(header: list[str], rows: list[list[str]], align: str) -> str:
     marks = {"l": "---", "r": "---:"}
     lines = [header, [marks[letter] for letter in align], *rows]
-    # GitHub takes the backslash away before it looks at what is in a cell, code spans included.
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in lines)
+    return "\n".join(f"| {' | '.join(map(_cell, cells))} |" for cells in lines)
+
+
+def _cell(content: str) -> str:
+    """Content with a backslash before each '|', code spans included, where GitHub takes it away again.
+
+    Where there are backslashes already, GitHub reads them in pairs: an odd number in all is what protects.
+    """
+    return re.sub(r"(\\*)\|", lambda found: found[0] if len(found[1]) % 2 else f"\\{found[0]}", content)

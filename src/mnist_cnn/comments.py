@@ -153,9 +153,11 @@ def fitting(text: str, ending: str, longest: int = LONGEST_BYTES) -> str:
     if _size(text) <= longest:
         return text
     lines = text.splitlines(keepends=True)
-    best, kept, fence, folds = "", "", "", 0
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        kept += line
+    kept, end, size, fence, folds = 0, ending, 0, "", 0
+    for count, (line, following) in enumerate(zip(lines, [*lines[1:], ""], strict=True), start=1):
+        size += _size(line)
+        if size > longest:
+            break
         opened = re.match(r" {0,3}(`{3,}|~{3,})", line)
         if opened and not fence:
             fence = opened[1]
@@ -163,12 +165,12 @@ def fitting(text: str, ending: str, longest: int = LONGEST_BYTES) -> str:
             fence = ""
         elif not fence:
             folds += line.count("<details") - line.count("</details>")
-        if re.fullmatch(r"[|:\s-]*-[|:\s-]*", following):
+        if "-" in following and set(following) <= set("|:- \n"):
             continue  # A table without the line below its header is none.
-        closed = kept + (f"{fence}\n" if fence else "") + "\n" + "</details>\n\n" * folds + ending
-        if _size(closed) <= longest:
-            best = closed
-    return best or ending
+        closing = (f"{fence}\n" if fence else "") + "\n" + "</details>\n\n" * folds + ending
+        if size + _size(closing) <= longest:
+            kept, end = count, closing
+    return "".join(lines[:kept]) + end
 
 
 def _size(text: str) -> int:
