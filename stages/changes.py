@@ -11,15 +11,7 @@ from urllib.parse import quote
 
 import yaml
 
-from mnist_cnn.change_report import (
-    Base,
-    Results,
-    Source,
-    code,
-    parse_results,
-    report,
-    reproduction,
-)
+from mnist_cnn.change_report import Base, Results, Source, code, parse_results, report, reproduction
 from mnist_cnn.errors import InputError
 from stages import cli
 
@@ -43,50 +35,55 @@ def main(
     """
     head, parted, run = _git("rev-parse", "HEAD"), _git("merge-base", base, "HEAD"), _Run.now()
     files = (params, numbers, selected, table)
-    here = _results(lambda file: file.read_text(encoding="utf-8") if file.is_file() else None, files, "this folder")
+    here = _results(_in_folder, files, "this folder")
     committed = _results(lambda file: _committed("HEAD", file), files, "HEAD")
     before = Base(run.base or base, parted, _results(lambda file: _committed(parted, file), files, base))
 
-    shown, notes, sections = here, [], []
-    if repro == "success":
-        stale = stale_stages(_stages(_committed("HEAD", lock)), _stages(lock.read_text(encoding="utf-8")))
-        if stale:
-            notes.append(
-                f"⚠️ The committed results are of other code or settings (stages: {', '.join(map(code, stale))}); "
-                f"this report is on what `make repro` has made of the commit{run.to_get_results}"
-            )
-        elif committed and here:
-            shown = committed
-            told = reproduction(committed, here)
-            notes.append(told.line)
-            sections += told.sections
-    elif repro != "none":
-        shown = committed
-        notes.append(f"❌ `make repro` failed{run.link}: this report is on the committed results, whatever made them")
+    locks = _stages(_committed("HEAD", lock)), _stages(_in_folder(lock))
+    shown, notes, sections = _judged(repro, committed, here, stale_stages(*locks), run)
     if shown is None:
         raise InputError("there are no results to report on; 'make repro' makes them")
 
     title, command = f"Results at {code(head[:7])}", "make repro"
     if experiment:
         title = f"Experiment {code(experiment)}"
+        notes.append(f"This report is on what the experiment has made{run.to_download}")
         command = shlex.join(["dvc", "exp", "run", *(word for setting in settings.split() for word in ("-S", setting))])
     names = _git("ls-tree", "--name-only", "HEAD", f"{pictures}/").splitlines() if shown is committed else []
     addresses = [f"{run.raw}/{head}/{quote(name)}" for name in names if run.raw]
     print(report(title, notes, before, shown, Source(run.repository, head, command, addresses), sections), end="")
 
 
+def _judged(
+    repro: str, committed: Results | None, here: Results | None, stale: list[str], run: "_Run"
+) -> tuple[Results | None, list[str], list[str]]:
+    """The results to report on, notes on how they were made, and sections about that."""
+    if repro == "none":
+        return here, [], []
+    if repro != "success":
+        return committed, [f"❌ `make repro` failed{run.link}: this report is on the committed results"], []
+    if stale or not (committed and here):
+        note = (
+            f"⚠️ The committed results are of other code or settings (stages: {', '.join(map(code, stale))}); this "
+            f"report is on what `make repro` has made of the commit{run.to_download}"
+        )
+        return here, [note], []
+    told = reproduction(committed, here)
+    return committed, [told.line], told.sections
+
+
 class _Run(NamedTuple):
     """The run in GitHub Actions that this is part of; in a folder of one's own nearly all is empty.
 
     ``repository`` and ``raw`` are where the reported commit and its files can be had, ``base`` is the branch that a
-    pull request is for; ``link`` and ``to_get_results`` are bits of sentences.
+    pull request is for; ``link`` and ``to_download`` are ends of sentences.
     """
 
     repository: str = "origin"
     raw: str = ""
     base: str = ""
     link: str = ""
-    to_get_results: str = ""
+    to_download: str = ""
 
     @classmethod
     def now(cls) -> "_Run":
@@ -102,7 +99,7 @@ class _Run(NamedTuple):
             raw=f"https://raw.githubusercontent.com/{source}",
             base=os.environ.get("GITHUB_BASE_REF", ""),
             link=f" in [this run]({server}/{home}/actions/runs/{number})",
-            to_get_results=f": `gh run download {number} --repo {home} --name results` gets it",
+            to_download=f"; to get it: `gh run download {number} --repo {home} --name results`",
         )
 
 
@@ -128,6 +125,11 @@ def stale_stages(committed: dict[str, Any], made: dict[str, Any]) -> list[str]:
         return [stage["cmd"], stage.get("params"), own]
 
     return [name for name, stage in made.items() if name not in committed or given(stage) != given(committed[name])]
+
+
+def _in_folder(file: Path) -> str | None:
+    """A file's text, or None where it is missing."""
+    return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
 def _stages(lock: str | None) -> dict[str, Any]:

@@ -155,6 +155,10 @@ def test_a_pull_request_from_a_fork_shows_the_forks_pictures_and_commands(
     assert "- ❌ `make repro` failed in [this run](https://github.com/owner/project/actions/runs/5)" in render(
         repro="failure"
     )
+    repository.move(-0.36)
+    told = render(base="HEAD", experiment="e", settings="a=1")
+    assert "has made; to get it: `gh run download 5 --repo owner/project --name results`\n" in told
+    assert "### Pictures" not in told
     # The fork was deleted since.
     event.write_text(json.dumps({"pull_request": {"head": {"repo": None}}}))
     assert f"git fetch https://github.com/owner/project {head}\n" in render()
