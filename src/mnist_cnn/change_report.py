@@ -94,6 +94,8 @@ def parse_results(params: str, numbers: str, selected: str, comparison: str, whe
     try:
         settings = yaml.safe_load(params)
         targets, val_images = Targets.model_validate(settings["targets"]), int(settings["split"]["val"])
+        if val_images < 1:
+            raise ValueError(f"split.val: {val_images} is not allowed: at least 1")
         table = {}
         for row in pd.read_csv(io.StringIO(numbers), dtype={"model": str}).to_dict("records"):
             table[row["model"]] = {str(key): float(value) for key, value in row.items() if key != "model"}

@@ -103,3 +103,14 @@ def test_settings_are_never_commands_nor_options(steps: Project, monkeypatch: py
     assert ended.returncode != 0
     assert "ERROR" in ended.stderr + ended.stdout
     assert not (steps.folder / "made").exists()
+
+
+def test_what_was_typed_is_text_to_the_report_as_well(
+    steps: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    typed = "a=$(touch made) b=`touch made` c=$(shell touch made) ';touch made' --d"
+    for name, value in {"BASE": "HEAD", "EXPERIMENT": typed, "SETTINGS": typed}.items():
+        monkeypatch.setenv(name, value)
+    told = report(steps, "experiment", tmp_path)
+    assert "-S 'a=$(touch' -S 'made)' " in told
+    assert not (steps.folder / "made").exists()

@@ -327,6 +327,7 @@ def test_a_run_is_compared_with_what_is_committed(made: Results, line: str) -> N
         ({"params": "a: [", "where": "main"}, "main: settings or measurements are damaged: "),
         ({"params": "[]"}, "damaged"),
         ({"params": yaml.safe_dump(with_settings(targets={}))}, "damaged: 3 validation errors"),
+        ({"params": yaml.safe_dump(with_settings(split={"val": 0}))}, "split.val: 0 is not allowed: at least 1"),
         ({"numbers": ""}, "damaged"),
         ({"numbers": "model,parameters\nmodel_5,many\n"}, "many"),
         (
