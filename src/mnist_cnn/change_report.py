@@ -1,0 +1,416 @@
+"""From the results of two versions of the project to a report on the change, as GitHub shows Markdown.
+
+Names, settings and whatever else is not this module's own text are put into code spans, where neither Markdown nor
+HTML means anything.
+"""
+
+import io
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+import yaml
+
+from mnist_cnn.errors import InputError
+from mnist_cnn.metrics import wilson_interval
+from mnist_cnn.params import Targets
+
+_ACCURACY, _VALIDATION = "test_accuracy", "val_accuracy"
+_LONGEST_VALUE = 120  # characters
+_MOST_ROWS = 12  # of settings that are shown without a click
+
+
+class Metric(NamedTuple):
+    """How a metric is told: its name, the least and most decimals shown, and whether more of it is better.
+
+    ``better`` is 1 or -1, and 0 where a change is neither better nor worse by itself.
+    """
+
+    name: str
+    least: int
+    most: int
+    better: int
+
+    def shown(self, value: float) -> str:
+        """The value with its decimals; zeros behind the least number of them are left out."""
+        text = f"{value:,.{self.most}f}"
+        kept = len(text) - (self.most - self.least)
+        return text[:kept] + text[kept:].rstrip("0")
+
+
+_METRICS = {
+    _ACCURACY: Metric("Test accuracy, %", 2, 2, 1),
+    _VALIDATION: Metric("Validation accuracy, %", 2, 2, 1),
+    "parameters": Metric("Parameters", 0, 0, -1),
+    "epochs": Metric("Epochs", 0, 0, -1),
+    "train_accuracy": Metric("Training accuracy, %", 2, 4, 0),
+    "generalization_gap": Metric("Training above test, points", 2, 4, 0),
+    "test_loss": Metric("Test loss, nats", 4, 6, -1),
+    "calibration_error": Metric("Calibration error, points", 2, 4, -1),
+    "worst_class_recall": Metric("Recall of the weakest digit, %", 2, 4, 1),
+    "receptive_field_px": Metric("Receptive field, px", 0, 0, 0),
+}
+# What a change is judged by; the rest of the metrics are shown on a click.
+_HEADLINE = (_ACCURACY, _VALIDATION, "parameters", "epochs")
+_TARGETS = ("meets_accuracy_target", "meets_epochs_target", "meets_parameters_target")
+_CHANCE = (
+    "Within chance: over other images of this kind, the 95 % interval of the difference has room for none. Another "
+    "seed moves accuracies, too."
+)
+
+
+class Results(NamedTuple):
+    """What a version of the project has of settings and measurements.
+
+    ``params`` is params.yaml; ``numbers`` has, by the models' names, the columns of ``report.comparison_table``;
+    ``selected`` is the model that the report presents; ``comparison`` is the table with its analysis, Markdown.
+    """
+
+    params: dict[str, Any]
+    targets: Targets
+    val_images: int
+    numbers: dict[str, dict[str, float]]
+    selected: str
+    comparison: str
+
+    @property
+    def meeting(self) -> list[str]:
+        """The models that meet all targets."""
+        return [name for name, row in self.numbers.items() if all(row[key] for key in _TARGETS)]
+
+
+def parse_results(params: str, numbers: str, selected: str, comparison: str, where: str) -> Results:
+    """Results from the texts of their files: YAML, CSV, JSON and Markdown.
+
+    Args:
+        where: the version, for messages.
+
+    Raises:
+        InputError: a text is not what it should be, or tells nothing of the selected model.
+    """
+    try:
+        settings = yaml.safe_load(params)
+        targets, val_images = Targets.model_validate(settings["targets"]), int(settings["split"]["val"])
+        if val_images < 1:
+            raise ValueError(f"split.val: {val_images} is not allowed: at least 1")
+        table = {}
+        for row in pd.read_csv(io.StringIO(numbers), dtype={"model": str}).to_dict("records"):
+            table[row["model"]] = {str(key): float(value) for key, value in row.items() if key != "model"}
+            if not all(math.isfinite(table[row["model"]][key]) for key in _HEADLINE + _TARGETS):
+                raise ValueError(f"a figure of {row['model']!r} is missing")
+        chosen = json.loads(selected)["model"]
+        if chosen not in table:
+            raise ValueError(f"nothing is known of the selected model {chosen!r}")
+    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+        fault = " ".join(str(error).split())
+        raise InputError(f"{where}: settings or measurements are damaged: {fault}") from None
+    return Results(settings, targets, val_images, table, chosen, comparison)
+
+
+class Base(NamedTuple):
+    """What a change is compared with: a branch's name and the commit; ``results`` is None where it has none."""
+
+    name: str
+    revision: str
+    results: Results | None
+
+
+class Source(NamedTuple):
+    """Where the reported version can be had.
+
+    ``repository`` is an address that Git knows, ``command`` makes the results at commit ``revision``; ``pictures`` are
+    addresses, and there may be none.
+    """
+
+    repository: str
+    revision: str
+    command: str
+    pictures: Sequence[str] = ()
+
+
+def report(
+    title: str, notes: Sequence[str], base: Base, results: Results, source: Source, sections: Sequence[str] = ()
+) -> str:
+    """The whole report: verdict, changed metrics, changed settings, all models, pictures, commands.
+
+    Args:
+        title, notes, sections: Markdown. Notes follow the verdict, a line each; sections the comparison.
+    """
+    against = f"{code(base.name)} at {code(base.revision[:7])}"
+    parts = [
+        f"## {title}",
+        "\n".join(f"- {line}" for line in [*verdict(base, results), *notes]),
+        f"### Metrics against {against}",
+        metrics_changed(base.results, results) if base.results else "Nothing to compare with.",
+        *sections,
+        f"### Settings against {against}",
+        settings_changed(base.results, results) if base.results else "Nothing to compare with.",
+        "### All models",
+        models_table(results),
+        folded("The same with its analysis", _without_html(results.comparison)),
+        *(["### Pictures", _pictures(source.pictures)] if source.pictures else []),
+        "### How to reproduce",
+        f"```bash\ngit fetch {source.repository} {source.revision}\ngit checkout {source.revision}\n"
+        f"{source.command}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def verdict(base: Base, results: Results) -> list[str]:
+    """Whether the selected model meets the targets, which models do, and how its accuracy has moved."""
+    chosen, row = code(results.selected), results.numbers[results.selected]
+    meeting = results.meeting
+    lines = [
+        f"{'✅' if results.selected in meeting else '❌'} **{chosen} {_on_targets(row, results.targets)}**: "
+        f"{row[_ACCURACY]:.2f} % on the test set, {row['epochs']:.0f} epochs, {row['parameters']:,.0f} parameters",
+        f"All three are met by {_listed(meeting) or 'no model'} ({len(meeting)} of {len(results.numbers)})"
+        + (_newly_meeting(base.results.meeting, meeting) if base.results else ""),
+    ]
+    if base.results is None:
+        return [*lines, f"{code(base.name)} has no results yet: there is nothing to compare with"]
+    if base.results.selected != results.selected:
+        lines.append(f"Selected is {chosen}; on {code(base.name)} it is {code(base.results.selected)}")
+    if results.selected in base.results.numbers:
+        before, here = _Model.of(base.results, results.selected), _Model.of(results, results.selected)
+        old, new = before.shown(_ACCURACY), here.shown(_ACCURACY)
+        moved = "no change" if old == new else f"{old} → {new} % ({_difference(_ACCURACY, before, here)})"
+        lines.append(f"Test accuracy of {chosen} against {code(base.name)}: {moved}")
+    return lines
+
+
+def _on_targets(row: dict[str, float], targets: Targets) -> str:
+    asked = (
+        f"{targets.test_accuracy:g} % accuracy",
+        f"at most {targets.max_epochs} epochs",
+        f"fewer than {targets.parameters_below:,} parameters",
+    )
+    missed = [text for text, key in zip(asked, _TARGETS, strict=True) if not row[key]]
+    return f"misses {' and '.join(missed)}" if missed else "meets all three targets"
+
+
+def _newly_meeting(before: list[str], now: list[str]) -> str:
+    new, lost = [name for name in now if name not in before], [name for name in before if name not in now]
+    return (f"; new among them: {_listed(new)}" if new else "") + (f"; no longer: {_listed(lost)}" if lost else "")
+
+
+def metrics_changed(base: Results, results: Results) -> str:
+    """What differs from the base, as tables, and in words what does not."""
+    before, after = list(base.numbers), list(results.numbers)
+    common = [name for name in after if name in before]
+    changed = {name: _changed(_Model.of(base, name), _Model.of(results, name)) for name in common}
+    new, gone = [name for name in after if name not in before], [name for name in before if name not in after]
+    same = [name for name in common if not changed[name]]
+    if len(same) == len(before) == len(after):
+        return "No change: all metrics of all models are the same."
+
+    header, align = ["Model", "Metric", "Base", "Here", "Difference"], "llrrl"
+    main = [row for rows in changed.values() for key, row in rows.items() if key in _HEADLINE]
+    others = [row for rows in changed.values() for key, row in rows.items() if key not in _HEADLINE]
+    parts = [
+        _table(header, main, align) if main else "",
+        "\n".join(
+            f"- {what}: {_listed(names)}"
+            for what, names in {"New": new, "No longer there": gone, "No change": same}.items()
+            if names
+        ),
+        _CHANCE if any("chance" in row[-1] for row in main) else "",
+        folded("Other metrics that changed", _table(header, others, align)) if others else "",
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+class Reproduction(NamedTuple):
+    """Whether a run gave the committed results: in a line, and where it did not, how they differ."""
+
+    line: str
+    sections: list[str]
+
+
+def reproduction(committed: Results, made: Results) -> Reproduction:
+    """Whether what a run has made is what is committed, and if not, whether chance can explain it."""
+    names = [name for name in committed.numbers if name in made.numbers]
+    pairs = [(_Model.of(committed, name), _Model.of(made, name)) for name in names]
+    if len(names) == len(committed.numbers) == len(made.numbers) and not any(_changed(*pair) for pair in pairs):
+        return Reproduction("✅ `make repro` leaves the committed results as they are", [])
+    largest = max((abs(here.row[_ACCURACY] - before.row[_ACCURACY]) for before, here in pairs), default=0.0)
+    beyond = [here.name for before, here in pairs if _is_beyond_chance(_ACCURACY, before, here)]
+    chance = f"for {_listed(beyond)} beyond chance" if beyond else "within chance"
+    return Reproduction(
+        f"⚠️ `make repro` gives other results here: test accuracies differ by up to {largest:.2f} points, {chance}",
+        [folded("The committed results against those of this run", metrics_changed(committed, made))],
+    )
+
+
+class _Model(NamedTuple):
+    """What is known of one model in one version."""
+
+    name: str
+    row: dict[str, float]
+    val_images: int
+
+    @classmethod
+    def of(cls, results: Results, name: str) -> "_Model":
+        return cls(name, results.numbers[name], results.val_images)
+
+    def value(self, key: str) -> float | None:
+        """A metric, where the version has it."""
+        value = self.row.get(key)
+        return None if value is None or math.isnan(value) else value
+
+    def shown(self, key: str) -> str:
+        """A metric with as many decimals as it is told with."""
+        value = self.value(key)
+        return "–" if value is None else _METRICS[key].shown(value)
+
+    def bounds(self, key: str) -> tuple[float, float, float] | None:
+        """An accuracy and its 95 % interval, in percent, where one is known."""
+        value = self.value(key)
+        if key == _VALIDATION and value is not None:
+            return value, *wilson_interval(round(value * self.val_images / 100), self.val_images)
+        low, high = self.value(f"{key}_low"), self.value(f"{key}_high")
+        return None if value is None or low is None or high is None else (value, low, high)
+
+
+def _changed(base: _Model, here: _Model) -> dict[str, list[str]]:
+    """A table row for each metric of a model that differs."""
+    return {
+        key: [code(here.name), metric.name, base.shown(key), here.shown(key), _difference(key, base, here)]
+        for key, metric in _METRICS.items()
+        if base.shown(key) != here.shown(key)
+    }
+
+
+def _difference(key: str, base: _Model, here: _Model) -> str:
+    """The difference with its sign, and what it is worth."""
+    metric, old, new = _METRICS[key], base.value(key), here.value(key)
+    if old is None or new is None:
+        return "new" if old is None else "gone"
+    words = [f"{'▲ +' if new > old else '▼ -'}{metric.shown(abs(new - old))}"]
+    if metric.better:
+        words.append("better" if (new - old) * metric.better > 0 else "worse")
+    beyond = _is_beyond_chance(key, base, here)
+    if beyond is not None:
+        words.append("beyond chance" if beyond else "within chance")
+    return ", ".join(words)
+
+
+def _is_beyond_chance(key: str, base: _Model, here: _Model) -> bool | None:
+    """Whether the interval of a difference leaves out zero; None of a metric without intervals."""
+    first, second = base.bounds(key), here.bounds(key)
+    if first is None or second is None:
+        return None
+    low, high = difference_interval(first, second)
+    return not low <= 0 <= high
+
+
+def difference_interval(first: tuple[float, float, float], second: tuple[float, float, float]) -> tuple[float, float]:
+    """95 % interval of second minus first, two independent proportions, each with its own Wilson interval.
+
+    Networks that are tested on the same images err on many of the same ones, so the true interval is narrower.
+
+    Source: "Interval estimation for the difference between independent proportions: comparison of eleven methods",
+    1998, method 10
+    """
+    (old, old_low, old_high), (new, new_low, new_high) = first, second
+    low, high = math.hypot(new - new_low, old_high - old), math.hypot(new_high - new, old - old_low)
+    return new - old - low, new - old + high
+
+
+def settings_changed(base: Results, results: Results) -> str:
+    """A table of the settings that differ from the base, by full path; folded where it is long."""
+    rows = [
+        [code(path), _setting(old), _setting(new)] for path, old, new in _differing(base.params, results.params, "")
+    ]
+    if not rows:
+        return "No change."
+    table = _table(["Setting", "Base", "Here"], rows, "lll")
+    return table if len(rows) <= _MOST_ROWS else folded(f"{len(rows)} settings", table)
+
+
+_ABSENT = object()
+
+
+def _differing(old: object, new: object, path: str) -> Iterator[tuple[str, object, object]]:
+    """Path and both values of what differs; a section that only one side has is one difference."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*new, *(key for key in old if key not in new)]:
+            below = f"{path}.{key}" if path else str(key)
+            yield from _differing(old.get(key, _ABSENT), new.get(key, _ABSENT), below)
+    elif old != new or type(old) is not type(new):
+        yield path, old, new
+
+
+def _setting(value: object) -> str:
+    if value is _ABSENT:
+        return "–"
+    return code(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def models_table(results: Results) -> str:
+    """All models in a few columns, the selected one in bold."""
+    rows = []
+    for name, row in results.numbers.items():
+        model = _Model.of(results, name)
+        bounds = model.bounds(_ACCURACY)
+        strong = "**" if name == results.selected else ""
+        rows.append(
+            [
+                f"{strong}{code(name)}{strong}",
+                model.shown("parameters"),
+                model.shown("epochs"),
+                model.shown(_VALIDATION),
+                f"{strong}{model.shown(_ACCURACY)}{strong}",
+                f"{bounds[1]:.2f} to {bounds[2]:.2f}" if bounds else "–",
+                f"{sum(row[key] for key in _TARGETS):.0f} of {len(_TARGETS)}",
+            ]
+        )
+    header = ["Model", "Parameters", "Epochs", "Validation, %", "Test, %", "95 % interval", "Targets met"]
+    return _table(header, rows, "lrrrrrl")
+
+
+def _pictures(addresses: Sequence[str]) -> str:
+    """Pictures, two a row, each with the letters of its file's name for those who cannot see it."""
+    names = [re.sub(r"\W", "", address.rpartition("/")[2].removesuffix(".png")) for address in addresses]
+    cells = [f"![{name}]({address})" for name, address in zip(names, addresses, strict=True)]
+    return _table(["", ""], [[*cells[i : i + 2], ""][:2] for i in range(0, len(cells), 2)], "ll")
+
+
+def folded(summary: str, content: str) -> str:
+    """Content that opens on a click."""
+    return f"<details>\n<summary>{summary}</summary>\n\n{content.strip()}\n\n</details>"
+
+
+def code(value: object) -> str:
+    """A value as a code span, in one line."""
+    text = " ".join(str(value).split()) or " "
+    if len(text) > _LONGEST_VALUE:
+        text = text[:_LONGEST_VALUE] + "…"
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence, pad = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(code, names))
+
+
+def _without_html(table: str) -> str:
+    """The comparison table without HTML comments; of its HTML, line breaks alone stay what they are."""
+    return re.sub(r"<(?!br>)", "&lt;", re.sub(r"<!--.*?-->", "", table, flags=re.DOTALL))
+
+
+def _table(header: list[str], rows: list[list[str]], align: str) -> str:
+    marks = {"l": "---", "r": "---:"}
+    lines = [header, [marks[letter] for letter in align], *rows]
+    return "\n".join(f"| {' | '.join(map(_cell, cells))} |" for cells in lines)
+
+
+def _cell(content: str) -> str:
+    """Content with a backslash before each '|', code spans included, where GitHub takes it away again.
+
+    Where there are backslashes already, GitHub reads them in pairs: an odd number in all is what protects.
+    """
+    return re.sub(r"(\\*)\|", lambda found: found[0] if len(found[1]) % 2 else f"\\{found[0]}", content)

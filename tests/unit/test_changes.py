@@ -1,0 +1,260 @@
+"""The report of a small repository with two commits, as the entry point prints it, with the real git."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from mnist_cnn.errors import InputError
+from stages import changes
+from stages.changes import stale_stages
+
+ROOT = Path(__file__).parents[2]
+FILES = ("params.yaml", "dvc.lock", "metrics/comparison.csv", "metrics/comparison.md", "metrics/selected.json")
+OPTIONS = {
+    "base": "main",
+    "repro": "none",
+    "experiment": "",
+    "settings": "",
+}
+PATHS = {
+    "params": "params.yaml",
+    "numbers": "metrics/comparison.csv",
+    "selected": "metrics/selected.json",
+    "table": "metrics/comparison.md",
+    "lock": "dvc.lock",
+    "pictures": "plots/pictures",
+}
+Render = Callable[..., str]
+
+
+class Repository:
+    """This repository's results on ``main``, and a branch ``change`` on which there is another commit to come."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for file in FILES:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / file, folder / file)
+        (folder / "plots/pictures").mkdir(parents=True)
+        (folder / "plots/pictures/a picture.png").write_bytes(b"picture")
+        self.git("init", "--quiet", "--initial-branch", "main")
+        self.commit()
+        self.git("switch", "--quiet", "--create", "change")
+        self.fork = self.git("rev-parse", "HEAD")
+        # What happens on main afterwards is none of the branch's doing.
+        self.git("switch", "--quiet", "main")
+        self.set("targets.max_epochs", 14)
+        self.commit()
+        self.git("switch", "--quiet", "change")
+
+    def git(self, *arguments: str) -> str:
+        environment = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+        for role in ("AUTHOR", "COMMITTER"):
+            environment |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test@example.invalid"}
+        command = ["git", *arguments]
+        return subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    def commit(self) -> str:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "state")
+        return self.git("rev-parse", "HEAD")
+
+    def set(self, path: str, value: float) -> float:
+        """Another value of a setting; returns the one before."""
+        file = self.folder / "params.yaml"
+        params = yaml.safe_load(file.read_text())
+        *sections, key = path.split(".")
+        section = params
+        for name in sections:
+            section = section[name]
+        before, section[key] = section[key], value
+        file.write_text(yaml.safe_dump(params, sort_keys=False))
+        return float(before)
+
+    def move(self, points: float) -> str:
+        """Another test accuracy of the last model; returns the start of its line in a report."""
+        file = self.folder / "metrics/comparison.csv"
+        table = pd.read_csv(file)
+        last, column = table.index[-1], "test_accuracy"
+        before = table.loc[last, column]
+        table.loc[last, column] = before + points
+        table.to_csv(file, index=False)
+        return f"| `{table.loc[last, 'model']}` | Test accuracy, % | {before:.2f} | {before + points:.2f} | "
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path)
+
+
+@pytest.fixture
+def render(repository: Repository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Render:
+    """Runs the entry point in the repository, outside of GitHub unless a test sets it up otherwise."""
+    for name in list(os.environ):
+        if name.startswith("GITHUB_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(repository.folder)
+
+    def told(**options: str) -> str:
+        given: dict[str, Any] = OPTIONS | options | {name: Path(value) for name, value in PATHS.items()}
+        changes.main(**given)
+        return capsys.readouterr().out
+
+    return told
+
+
+def test_a_branch_is_compared_with_where_it_left_the_base(repository: Repository, render: Render) -> None:
+    moved = repository.move(-0.36)
+    before = repository.set("train.seed", 99)
+    head = repository.commit()
+    told = render()
+    assert told.startswith(f"## Results at `{head[:7]}`\n")
+    assert f"### Metrics against `main` at `{repository.fork[:7]}`" in told
+    assert f"{moved}▼ -0.36, worse" in told
+    assert f"| `train.seed` | `{before:.0f}` | `99` |" in told
+    assert "max_epochs" not in told
+    assert f"git fetch origin {head}\ngit checkout {head}\nmake repro\n" in told
+    assert "### Pictures" not in told
+
+
+def test_what_is_not_committed_yet_is_reported_beforehand(repository: Repository, render: Render) -> None:
+    assert "No change: all metrics of all models are the same." in render()
+    assert repository.move(-0.36) in render()
+
+
+def test_a_pull_request_from_a_fork_shows_the_forks_pictures_and_commands(
+    repository: Repository, render: Render, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    event = tmp_path_factory.mktemp("event") / "event.json"
+    event.write_text(json.dumps({"pull_request": {"head": {"repo": {"full_name": "somebody/fork"}}}}))
+    for name, value in {
+        "GITHUB_SERVER_URL": "https://github.com",
+        "GITHUB_REPOSITORY": "owner/project",
+        "GITHUB_RUN_ID": "5",
+        "GITHUB_BASE_REF": "trunk|x",
+        "GITHUB_EVENT_PATH": str(event),
+    }.items():
+        monkeypatch.setenv(name, value)
+    head = repository.git("rev-parse", "HEAD")
+    told = render(repro="success")
+    assert f"https://raw.githubusercontent.com/somebody/fork/{head}/plots/pictures/a%20picture.png" in told
+    assert f"git fetch https://github.com/somebody/fork {head}\n" in told
+    assert f"against `trunk|x` at `{repository.fork[:7]}`" in told
+    assert "- ❌ `make repro` failed in [this run](https://github.com/owner/project/actions/runs/5)" in render(
+        repro="failure"
+    )
+    repository.move(-0.36)
+    told = render(base="HEAD", experiment="e", settings="a=1")
+    assert "has made; to get it: `gh run download 5 --repo owner/project --name results`\n" in told
+    assert "### Pictures" not in told
+    # The fork was deleted since.
+    event.write_text(json.dumps({"pull_request": {"head": {"repo": None}}}))
+    assert f"git fetch https://github.com/owner/project {head}\n" in render()
+
+
+def test_a_reproduced_branch_says_so_and_shows_what_is_committed(repository: Repository, render: Render) -> None:
+    assert "- ✅ `make repro` leaves the committed results as they are\n" in render(repro="success")
+    moved = repository.move(0.05)
+    told = render(repro="success")
+    assert "- ⚠️ `make repro` gives other results here: test accuracies differ by up to 0.05 points" in told
+    assert "No change: all metrics of all models are the same." in told
+    assert moved in told
+
+
+def test_results_of_older_code_are_called_so_and_those_of_the_run_are_shown(
+    repository: Repository, render: Render
+) -> None:
+    lock = yaml.safe_load((repository.folder / "dvc.lock").read_text())
+    lock["stages"]["train@model_5"]["params"]["params.yaml"]["train"]["seed"] = 99
+    (repository.folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+    moved = repository.move(-0.36)
+    told = render(repro="success")
+    assert "- ⚠️ The committed results are of other code or settings (stages: `train@model_5`); " in told
+    assert moved in told
+
+
+def test_a_failed_run_leaves_the_committed_results_to_report_on(repository: Repository, render: Render) -> None:
+    moved = repository.move(-0.36)
+    for outcome in ("failure", "cancelled"):
+        told = render(repro=outcome)
+        assert "- ❌ `make repro` failed: this report is on the committed results" in told
+        assert moved not in told
+
+
+def test_an_experiment_is_told_with_the_command_that_repeats_it(repository: Repository, render: Render) -> None:
+    moved = repository.move(-0.36)
+    told = render(base="HEAD", experiment="a|b", settings="models.model_7.max_lr=0.1  model=model_7\nx=$(y)`z`")
+    assert told.startswith("## Experiment `a|b`\n")
+    assert moved in told
+    assert "dvc exp run -S models.model_7.max_lr=0.1 -S model=model_7 -S 'x=$(y)`z`'\n```\n" in told
+
+
+def test_a_first_report_has_nothing_to_compare_with(repository: Repository, render: Render) -> None:
+    repository.git("switch", "--quiet", "--orphan", "new")
+    (repository.folder / "README.md").write_text("nothing yet\n")
+    repository.commit()
+    repository.git("checkout", "change", "--", ".")
+    told = render(base="new")
+    assert "- `new` has no results yet: there is nothing to compare with" in told
+    # 'make repro' made them, and nothing is committed.
+    assert "The committed results are of other code or settings" in render(base="new", repro="success")
+
+
+def test_what_is_wrong_is_told_in_a_line(repository: Repository, render: Render) -> None:
+    def refused(**options: str) -> str:
+        with pytest.raises(InputError) as error:
+            render(**options)
+        return str(error.value)
+
+    assert re.fullmatch("git merge-base nowhere HEAD: .+", refused(base="nowhere"))
+    (repository.folder / FILES[2]).unlink()
+    assert refused() == "there are no results to report on; 'make repro' makes them"
+    (repository.folder / FILES[2]).write_text("nothing")
+    assert re.fullmatch("this folder: settings or measurements are damaged: .+", refused())
+
+
+def test_the_report_is_all_that_the_entry_point_prints(repository: Repository, render: Render) -> None:
+    repository.move(-0.36)
+    command = [
+        sys.executable,
+        "-m",
+        "stages.changes",
+        *(f"--{name}={text}" for name, text in (OPTIONS | PATHS).items()),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, cwd=repository.folder, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", render())
+
+
+def stage(cmd: str = "c", path: str = "code.py", md5: str = "1", out: str = "weights", **params: float) -> dict:
+    return {
+        "cmd": cmd,
+        "deps": [{"path": path, "md5": md5}, {"path": "data/raw", "md5": "2"}],
+        "params": {"params.yaml": params},
+        "outs": [{"path": out, "md5": "3"}],
+    }
+
+
+def test_stages_are_stale_by_command_code_settings_and_not_by_what_other_stages_made() -> None:
+    raw = {"cmd": "d", "outs": [{"path": "data/raw/file", "md5": "4"}]}
+    committed = {"download": raw, "train": stage(lr=0.1)}
+    assert stale_stages(committed, committed) == []
+    assert stale_stages({}, committed) == ["download", "train"]
+    for changed in (stage("other", lr=0.1), stage(md5="9", lr=0.1), stage(path="other.py", lr=0.1), stage(lr=0.2)):
+        assert stale_stages(committed, committed | {"train": changed}) == ["train"]
+    assert stale_stages(committed, committed | {"evaluate": stage(path="weights")}) == ["evaluate"]
+    made_otherwise = stage(lr=0.1)
+    made_otherwise["deps"][1]["md5"] = made_otherwise["outs"][0]["md5"] = "7"
+    assert stale_stages(committed, committed | {"train": made_otherwise}) == []
