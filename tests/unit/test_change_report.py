@@ -16,7 +16,6 @@ from mnist_cnn.change_report import (
     Results,
     Source,
     code,
-    difference_interval,
     metrics_changed,
     models_table,
     parse_results,
@@ -182,14 +181,6 @@ def test_validation_is_judged_by_its_own_number_of_images() -> None:
     assert "+0.20, better, beyond chance" in metrics_changed(
         certain[0], results(here | {"val_accuracy": 99.2}, settings=many)
     )
-
-
-def test_the_interval_of_a_difference_is_newcombes() -> None:
-    # The paper's first example by its tenth method: 56 of 70 and 48 of 80, 0.0524 to 0.3339.
-    first, second = (100 * 48 / 80, *wilson_interval(48, 80)), (100 * 56 / 70, *wilson_interval(56, 70))
-    low, high = difference_interval(first, second)
-    assert (low, high) == pytest.approx((5.24, 33.39), abs=0.01)
-    assert difference_interval(second, first) == pytest.approx((-high, -low))
 
 
 def test_a_metric_that_only_one_version_has_is_told_without_a_difference() -> None:
