@@ -120,9 +120,9 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
     for place, model in enumerate(models):
         x, y, (low, high) = model.metrics["parameters"], model.metrics["test_accuracy"], model.interval
         colour, marker, _ = model_style(model.name)
-        # To the left where another would be in the way, or the limit's line.
-        by_another = any(_is_beside(model, other) for other in models[place + 1 :])
-        side = -1 if by_another or 0.75 < x / targets.parameters_below < 0.95 else 1
+        # Of two neighbours the first has its label to the left; so has who has none, where the limit would cross it.
+        before, after = (any(_is_beside(model, o) for o in others) for others in (models[:place], models[place + 1 :]))
+        side = -1 if after or (not before and 0.75 < x / targets.parameters_below < 0.95) else 1
         axes.errorbar(
             x,
             y,
