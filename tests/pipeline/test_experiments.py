@@ -137,6 +137,9 @@ def test_daily_commands_run_as_printed(reproduced_with_tables: Project) -> None:
     assert "up to date" in told["dvc repro"]
     assert all(f"metrics/{name}.json" in told["dvc metrics show --md"] for name in ("model_1", "model_3", "model_5"))
     assert [line.split()[0] for line in told["make verify"].splitlines()] == ["ok"] * 4
+    project.run("git", "branch", "--force", "main")
+    [command] = printed("Pull requests")
+    assert "No change: all metrics of all models are the same." in run(project, command)
 
 
 def test_a_conflict_in_the_lock_file_is_resolved_as_printed(project: Project) -> None:
