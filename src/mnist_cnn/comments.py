@@ -139,7 +139,7 @@ def _message(answer: bytes) -> str:
 
 def harmless(text: str) -> str:
     """Text that others wrote, without characters that are not seen, and without calling anybody by name."""
-    text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "", text)
+    text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", "", text)
     # A word joiner, which nobody sees, before the name; 'train@model_1' calls nobody. Names are looked for in the HTML
     # that Markdown has become, so character references count.
     return re.sub(r"(?<!\w)@(?=[\w&])|&(?:#0*64|#[xX]0*40|commat);", "\\g<0>\u2060", text)

@@ -307,7 +307,7 @@ def test_nobody_is_called_by_name_and_nothing_is_hidden() -> None:
     for sign in ("@", "&#64;", "&#0064;", "&#x40;", "&#X40;", "&commat;"):
         assert harmless(f"ask {sign}owner, {sign}&#111;wner") == f"ask {sign}\u2060owner, {sign}\u2060&#111;wner"
     assert harmless("dvc repro train@model_1 a@b.example") == "dvc repro train@model_1 a@b.example"
-    assert harmless("a\x00b\x1b[31mc\u202ed\r\n\te\x85é✅") == "ab[31mcd\n\teé✅"
+    assert harmless("a\x00b\x1b[31mc\u202e\u2028d\r\n\te\x85é✅") == "ab[31mcd\n\teé✅"
 
 
 # The entry point
