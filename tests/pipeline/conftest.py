@@ -4,14 +4,13 @@ import gzip
 import hashlib
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.pipeline.small_project import MODELS, ROOT, STUDY, Project, few_digits, idx
+from tests.pipeline.small_project import MODELS, ROOT, STUDY, Project, copy_repository, few_digits, idx
 
 # What the pipelines make, and the tests.
 NOT_COPIED = ("metrics/", "plots/", "dvc.lock", "study/dvc.lock", "study/records/", "tests/")
@@ -21,17 +20,7 @@ NOT_COPIED = ("metrics/", "plots/", "dvc.lock", "study/dvc.lock", "study/records
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The repository with small data, reproduced once and committed."""
     folder, mirror = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("mirror")
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(NOT_COPIED):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+    copy_repository(folder, lambda name: not name.startswith(NOT_COPIED))
 
     # The download stage accepts the canonical files alone: in this copy, the small files' sums are canonical.
     source = folder / "src/mnist_cnn/download.py"

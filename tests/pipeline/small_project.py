@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -72,6 +73,16 @@ class Project:
     def commit(self) -> None:
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "--message", "state")
+
+
+def copy_repository(folder: Path, wanted: Callable[[str], bool]) -> None:
+    """Copy this repository's files, as they are now, of those names that are wanted."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file() and wanted(name):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
 
 
 def stages_run(told: str) -> list[str]:

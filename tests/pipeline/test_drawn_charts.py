@@ -12,7 +12,7 @@ import pytest
 from mnist_cnn.models import MODELS
 from mnist_cnn.plotting import COLOURS, model_style
 from stages import plots_page
-from tests.pipeline.small_project import ROOT, Project
+from tests.pipeline.small_project import ROOT, Project, copy_repository
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NEW = f"model_{len(MODELS) + 1}"
@@ -75,17 +75,8 @@ def names(models: tuple[str, ...]) -> set[str]:
 def charts(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The charts and what they show, as they are in this repository, in a clone that is set up."""
     project = Project(tmp_path_factory.mktemp("charts"), ROOT)
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.split("\0"):
-        if name.startswith((".dvc/", "plots/", "dvc.yaml", "params.yaml", ".gitignore")) and (ROOT / name).is_file():
-            (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, project.folder / name)
+    shown = (".dvc/", "plots/", "dvc.yaml", "params.yaml", ".gitignore")
+    copy_repository(project.folder, lambda name: name.startswith(shown))
     project.run("git", "init", "--quiet")
     project.dvc("config", "--local", "remote.store.url", "https://example.invalid/a")
     project.dvc("config", "--local", "remote.store.password", "a, b # c")
