@@ -17,6 +17,7 @@ import yaml
 from mnist_cnn.errors import InputError
 from mnist_cnn.metrics import wilson_interval
 from mnist_cnn.params import Targets
+from mnist_cnn.report import missed_targets
 from mnist_cnn.significance import difference_interval
 
 _ACCURACY, _VALIDATION = "test_accuracy", "val_accuracy"
@@ -183,12 +184,7 @@ def verdict(base: Base, results: Results) -> list[str]:
 
 
 def _on_targets(row: dict[str, float], targets: Targets) -> str:
-    asked = (
-        f"{targets.test_accuracy:g} % accuracy",
-        f"at most {targets.max_epochs} epochs",
-        f"fewer than {targets.parameters_below:,} parameters",
-    )
-    missed = [text for text, key in zip(asked, _TARGETS, strict=True) if not row[key]]
+    missed = missed_targets(row, targets)
     return f"misses {' and '.join(missed)}" if missed else "meets all three targets"
 
 

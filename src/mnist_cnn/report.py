@@ -1,6 +1,7 @@
 """From the measurements of all models to the comparison table and its analysis."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,15 +117,19 @@ def _on_weakest_digit(confusion: list[list[int]]) -> str:
     return f"Weakest on the digit {weakest} ({recalls[weakest]:.1f} % recognised), most often taken for {mistaken}"
 
 
-def _verdict(metrics: dict[str, Any], targets: Targets) -> str:
+def missed_targets(metrics: Mapping[str, Any], targets: Targets) -> list[str]:
+    """The targets that a model misses, in words; ``metrics`` has the keys of ``metrics/<name>.json``."""
     met = {
         f"{targets.test_accuracy:g} % accuracy": metrics["meets_accuracy_target"],
         f"at most {targets.max_epochs} epochs": metrics["meets_epochs_target"],
         f"fewer than {targets.parameters_below:,} parameters": metrics["meets_parameters_target"],
     }
-    if all(met.values()):
-        return "**Meets all three targets**"
-    return f"Misses {' and '.join(name for name, reached in met.items() if not reached)}"
+    return [name for name, reached in met.items() if not reached]
+
+
+def _verdict(metrics: dict[str, Any], targets: Targets) -> str:
+    missed = missed_targets(metrics, targets)
+    return f"Misses {' and '.join(missed)}" if missed else "**Meets all three targets**"
 
 
 def comparison_markdown(models: list[Measured], params: Params) -> str:
