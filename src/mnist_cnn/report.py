@@ -101,10 +101,12 @@ def _on_accuracy(model: Measured, target: float) -> str:
 def _on_change(model: Measured, previous: Measured) -> str:
     change = model.metrics["test_accuracy"] - previous.metrics["test_accuracy"]
     size = model.metrics["parameters"] / previous.metrics["parameters"] - 1
-    direction = "more" if change >= 0 else "less"
     parameters = (
         f"{abs(size):.0%} {'more' if size > 0 else 'fewer'} parameters" if abs(size) >= 0.005 else "as many parameters"
     )
+    if abs(change) < 0.005:
+        return f"As much test accuracy as {previous.name}, with {parameters}"
+    direction = "more" if change > 0 else "less"
     return f"{abs(change):.2f} points {direction} test accuracy than {previous.name}, with {parameters}"
 
 

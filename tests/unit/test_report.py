@@ -156,6 +156,10 @@ def test_accuracy_is_told_against_its_target_and_chance(wrong: int, sentence: st
     [
         (50, 10_000, "0.50 points more test accuracy than model_1, with as many parameters"),
         (150, 10_000, "0.50 points less test accuracy than model_1, with as many parameters"),
+        (99, 10_000, "0.01 points more test accuracy than model_1, with as many parameters"),
+        (101, 10_000, "0.01 points less test accuracy than model_1, with as many parameters"),
+        (100, 10_000, "As much test accuracy as model_1, with as many parameters"),
+        (100, 15_000, "As much test accuracy as model_1, with 50% more parameters"),
         (50, 10_049, "0.50 points more test accuracy than model_1, with as many parameters"),
         (50, 15_000, "0.50 points more test accuracy than model_1, with 50% more parameters"),
         (150, 15_000, "0.50 points less test accuracy than model_1, with 50% more parameters"),
