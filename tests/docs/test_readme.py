@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Hashable
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import pandas as pd
@@ -47,15 +46,17 @@ def test_the_headline_is_the_selected_models_over_its_seeds() -> None:
 
 def test_what_is_said_of_the_seeds_is_so() -> None:
     fifth, sixth, seventh = (OVER_SEEDS["own", f"model_{number}"] for number in (5, 6, 7))
-    gains = {m: OVER_SEEDS["equal", m]["mean"] - OVER_SEEDS["own", m]["mean"] for m in ("model_3", "model_4")}
+    gains = [
+        OVER_SEEDS["equal", f"model_{number}"]["mean"] - OVER_SEEDS["own", f"model_{number}"]["mean"]
+        for number in (1, 2, 3, 4)
+    ]
     ablation = rows("study/ablation.csv", "change")
     step = rows("study/steps.csv", "recipe", "from")["own", "model_5"]
-    trials = rows("study.csv", "model", "recipe", "seed").items()
-    first = [row["test_accuracy"] for (model, recipe, _), row in trials if (model, recipe) == ("model_1", "equal")]
-    held = [accuracy for accuracy in first if accuracy > 90]
+    best = max(OVER_SEEDS.values(), key=lambda row: row["mean"])
     more = 100 * (ablation["wider"]["parameters"] / sixth["parameters"] - 1)
-    assert min(fifth["minimum"], sixth["minimum"]) > 99.4
+    assert min(fifth["minimum"], sixth["minimum"]) >= 99.4
     assert step["low"] < 0 < step["high"]
+    assert (best["recipe"], best["model"]) == ("equal", "model_1")
     assert round(99.6 - sixth["mean"], 1) == round(99.5 - sixth["minimum"], 1) == 0.1
     for said in (
         f"Their means, {fifth['mean']:.2f} and {sixth['mean']:.2f} %, are not apart",
@@ -63,8 +64,8 @@ def test_what_is_said_of_the_seeds_is_so() -> None:
         f"{more:.0f} % more parameters give it {ablation['wider']['difference']:.2f} points of validation accuracy",
         f"{seventh['seeds'] * seventh['meets_target']:.0f} seed of {seventh['seeds']} does, and the mean is "
         f"{seventh['mean']:.2f} %",
-        f"model_3 gains {gains['model_3']:.2f} points and model_4 {gains['model_4']:.2f}",
-        f"with {mean(held):.2f} %, in {len(held)} seeds of {len(first)}",
+        "model_1 gains {:.2f} points, model_2 {:.2f}, model_3 {:.2f} and model_4 {:.2f}".format(*gains),
+        f"is then the best of all, at {best['mean']:.2f} %",
     ):
         assert said in TEXT, said
 
