@@ -54,11 +54,12 @@ def test_what_is_said_of_the_seeds_is_so() -> None:
     step = rows("study/steps.csv", "recipe", "from")["own", "model_5"]
     best = max(OVER_SEEDS.values(), key=lambda row: row["mean"])
     more = 100 * (ablation["wider"]["parameters"] / sixth["parameters"] - 1)
-    assert min(fifth["minimum"], sixth["minimum"]) >= 99.4
+    assert fifth["minimum"] > 99.4
     assert step["low"] < 0 < step["high"]
     assert (best["recipe"], best["model"]) == ("equal", "model_1")
     assert round(99.6 - sixth["mean"], 1) == round(99.5 - sixth["minimum"], 1) == 0.1
     for said in (
+        f"model_6's lowest is at {sixth['minimum']:.2f} %, no further",
         f"Their means, {fifth['mean']:.2f} and {sixth['mean']:.2f} %, are not apart",
         f"recognises {ablation['none']['train_mean']:.2f} % of the training images",
         f"{more:.0f} % more parameters give it {ablation['wider']['difference']:.2f} points of validation accuracy",
