@@ -91,7 +91,7 @@ def compilation(**unused: object) -> dict[str, Any]:
 
 
 def measured(*, model: str, parts: str, weights: str, **unused: object) -> dict[str, Any]:
-    """The test accuracy of each epoch's weights."""
+    """The test accuracy of each epoch's weights, on images as they are, in one view: as both ways train model_5."""
     images = load_images(Path(parts) / "test.safetensors")
     normalisation = load_normalisation(Path(parts) / "statistics.json")
     device, network = torch.device("cpu"), build(model)

@@ -11,6 +11,7 @@ from mnist_cnn.data import intensities, load_images
 from mnist_cnn.files import write_text
 from mnist_cnn.params import load
 from mnist_cnn.report import comparison_markdown, comparison_table, confusion_table, curves, load_measured
+from mnist_cnn.views import for_training
 from stages import cli
 
 _ROWS_OF_AUGMENTED = 5
@@ -41,18 +42,17 @@ def main(
     write_text(confusion, confusion_table(chosen).to_csv(index=False, lineterminator="\n"))
 
     recipe = settings.models[chosen.name]
-    digits = load_images(train).pixels[: settings.report.augmented_digits]
+    digits = load_images(train).take(torch.arange(settings.report.augmented_digits))
+    seen = intensities(for_training(digits, recipe).pixels)
     generator = torch.Generator().manual_seed(settings.train.seed)
-    augmented = [
-        augment(intensities(digits), recipe.augmentation, generator).squeeze(1) for _ in range(_ROWS_OF_AUGMENTED)
-    ]
+    augmented = [augment(seen, recipe.augmentation, generator).squeeze(1) for _ in range(_ROWS_OF_AUGMENTED)]
     for name, figure in {
         "accuracy": plotting.accuracy_curves(models, settings),
         "loss": plotting.loss_curves(models),
         "parameters": plotting.accuracy_against_parameters(models, settings),
         "confusion": plotting.confusion_matrix(chosen),
         "misread": plotting.misread_digits(chosen, settings.report.misread_shown),
-        "augmented": plotting.augmented_digits(digits, augmented, chosen.name, recipe),
+        "augmented": plotting.augmented_digits(digits.pixels, augmented, chosen.name, recipe),
     }.items():
         plotting.save(figure, pictures / f"{name}.png")
     print(f"[INFO] {table}, {numbers}, {selected}, {pictures}")

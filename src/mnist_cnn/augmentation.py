@@ -1,4 +1,4 @@
-"""Random affine changes of a whole batch of images at once."""
+"""Affine changes of a whole batch of images at once, random and given ones."""
 
 import math
 from functools import cache
@@ -25,14 +25,30 @@ def augment(images: Tensor, bounds: Augmentation, generator: Generator) -> Tenso
     """
     if not (bounds.rotation_deg or bounds.shift_px or bounds.scale_percent):
         return images
+    angle, scale, shift_x, shift_y = torch.rand(4, len(images), generator=generator) * 2 - 1
+    return transform(
+        images,
+        angle * math.radians(bounds.rotation_deg),
+        1 + scale * bounds.scale_percent / 100,
+        shift_x * bounds.shift_px,
+        shift_y * bounds.shift_px,
+    )
+
+
+def transform(images: Tensor, angle: Tensor, scale: Tensor, shift_x: Tensor, shift_y: Tensor) -> Tensor:
+    """Images turned, scaled and shifted, each by its own amounts, resampled and filled up as ``augment`` says.
+
+    Args:
+        images: ``(N, C, H, W)`` float, any device.
+        angle, scale, shift_x, shift_y: ``(N,)`` on the CPU: radians, a factor, pixels; positive ones turn
+            anticlockwise and take what lies further to the right and down.
+    """
     count, _, height, width = images.shape
-    angle, scale, shift_x, shift_y = torch.rand(4, count, generator=generator) * 2 - 1
-    angle = angle * math.radians(bounds.rotation_deg)
     # The transformation maps output to input positions, hence the inverse scale.
-    inverse_scale = 1 / (1 + scale * bounds.scale_percent / 100)
+    inverse_scale = 1 / scale
     cos, sin = angle.cos() * inverse_scale, angle.sin() * inverse_scale
     # Positions run from -1 to 1 across the image, so a pixel is 2 / size.
-    dx, dy = shift_x * bounds.shift_px * 2 / width, shift_y * bounds.shift_px * 2 / height
+    dx, dy = shift_x * 2 / width, shift_y * 2 / height
     theta = torch.stack([cos, -sin, dx, sin, cos, dy], dim=1).view(2 * count, 3).to(images)
     # As F.affine_grid computes it, in a tenth of its time: one product of two matrices for all images.
     grid = (theta @ _positions(height, width).to(images)).view(count, 2, height, width).permute(0, 2, 3, 1)

@@ -17,7 +17,10 @@ CLASSES = 10
 
 
 class Images(NamedTuple):
-    """Labelled images: ``pixels`` uint8 ``(N, 28, 28)``, 0 is background; ``labels`` int64 ``(N,)``, 0 to 9."""
+    """Labelled images: ``pixels`` uint8 ``(N, 28, 28)``, 0 is background; ``labels`` int64 ``(N,)``, 0 to 9.
+
+    Pixels of several views of each image are ``(N, views, 28, 28)``.
+    """
 
     pixels: Tensor
     labels: Tensor

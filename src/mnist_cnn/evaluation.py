@@ -9,7 +9,8 @@ from mnist_cnn.data import Images, Normalisation
 from mnist_cnn.describe import parameter_count
 from mnist_cnn.engine import Compute, evaluation_pass
 from mnist_cnn.metrics import Predictions
-from mnist_cnn.params import Targets
+from mnist_cnn.params import Recipe, Targets
+from mnist_cnn.views import for_use
 
 
 class Misread(NamedTuple):
@@ -34,21 +35,21 @@ def evaluate(
     network: nn.Module,
     parts: dict[str, Images],
     normalisation: Normalisation,
+    recipe: Recipe,
     targets: Targets,
     *,
-    epochs: int,
     batch_size: int,
     calibration_bins: int,
     compute: Compute,
 ) -> Evaluation:
-    """Measure ``network``, which was trained for ``epochs``, on the parts ``train``, ``val`` and ``test``.
+    """Measure ``network``, which was trained by ``recipe``, on the parts ``train``, ``val`` and ``test``.
 
     Accuracies, gap, calibration error and recall are in percent or points, rounded to 4 decimals, the loss in
     nats to 6: more would be noise. The gap is training less test accuracy.
     """
     evaluated = evaluation_pass(network.to(compute.device), batch_size, compute)
     predictions = {
-        name: metrics.predict(evaluated, images, normalisation, batch_size, compute.device)
+        name: metrics.predict(evaluated, for_use(images, recipe), normalisation, batch_size, compute.device)
         for name, images in parts.items()
     }
     accuracy = {name: metrics.accuracy(predicted) for name, predicted in predictions.items()}
@@ -57,7 +58,7 @@ def evaluate(
     return Evaluation(
         {
             "parameters": parameters,
-            "epochs": epochs,
+            "epochs": recipe.epochs,
             "train_accuracy": round(accuracy["train"], 4),
             "val_accuracy": round(accuracy["val"], 4),
             "test_accuracy": round(accuracy["test"], 4),
@@ -66,7 +67,7 @@ def evaluate(
             "calibration_error": round(metrics.calibration_error(predictions["test"], calibration_bins), 4),
             "worst_class_recall": round(metrics.recall(counts).min().item(), 4),
             "meets_accuracy_target": accuracy["test"] >= targets.test_accuracy,
-            "meets_epochs_target": epochs <= targets.max_epochs,
+            "meets_epochs_target": recipe.epochs <= targets.max_epochs,
             "meets_parameters_target": parameters < targets.parameters_below,
         },
         counts,

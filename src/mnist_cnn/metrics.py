@@ -25,16 +25,22 @@ def predict(
     batch_size: int,
     device: torch.device,
 ) -> Predictions:
-    """The scores of images, without augmentation.
+    """The scores of images, without augmentation; of several views of an image their mean.
 
     Args:
         evaluated: from normalised images ``(N, 1, 28, 28)`` float32 on ``device`` to scores ``(N, 10)`` float32;
             see ``engine.evaluation_pass``.
     """
-    scores = [
-        evaluated(normalisation(intensities(batch.pixels.to(device)))).cpu() for batch in images.batches(batch_size)
+
+    def scores(pixels: Tensor) -> Tensor:
+        return evaluated(normalisation(intensities(pixels.to(device)))).cpu()
+
+    shape = images.pixels.shape[-2:]
+    means = [
+        torch.stack([scores(view) for view in batch.pixels.view(len(batch.labels), -1, *shape).unbind(1)]).mean(0)
+        for batch in images.batches(batch_size)
     ]
-    return Predictions(torch.cat(scores), images.labels.cpu())
+    return Predictions(torch.cat(means), images.labels.cpu())
 
 
 def accuracy(predictions: Predictions) -> float:

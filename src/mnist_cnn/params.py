@@ -76,6 +76,8 @@ class Recipe(_Section):
     weight_average: Share
     dropout: Share
     label_smoothing: Share
+    deslant: bool
+    views: Literal[1, 4]
     augmentation: Augmentation
 
 

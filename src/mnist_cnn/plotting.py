@@ -327,7 +327,8 @@ def augmented_digits(originals: Tensor, augmented: list[Tensor], name: str, reci
     """
     bounds = recipe.augmentation
     figure = _picture_grid(len(originals), 1 + len(augmented), 0.77)
-    changes = [
+    changes = ["set upright"] if recipe.deslant else []
+    changes += [
         f"{how} up to {bound:g}{unit}"
         for how, bound, unit in (
             ("turned", bounds.rotation_deg, "°"),

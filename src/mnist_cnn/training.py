@@ -15,6 +15,7 @@ from mnist_cnn.augmentation import augment
 from mnist_cnn.data import Images, Normalisation, intensities
 from mnist_cnn.engine import Compute, Forward, evaluation_pass, training_pass
 from mnist_cnn.params import Recipe
+from mnist_cnn.views import for_training, for_use
 
 # A bar that is redrawn more often costs a device its queue of work, and nobody reads faster.
 _STEPS_A_REFRESH = 20
@@ -80,13 +81,13 @@ def fit(
 
     Args:
         network: on the CPU or on the device; left on the device, in training mode, with the weights delivered.
-        train, val: on any device; ``val`` is looked at, never trained on.
+        train, val: as in the files, on any device; ``val`` is looked at, never trained on.
 
     Source: "Acceleration of Stochastic Approximation by Averaging", 1992, https://doi.org/10.1137/0330046
     """
     device = compute.device
     generator = Generator().manual_seed(seed)
-    train = train.to(device)
+    train, val = for_training(train, recipe).to(device), for_use(val, recipe)
     network.to(device).train()
     optimizer = torch.optim.SGD(
         network.parameters(),

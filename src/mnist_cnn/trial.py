@@ -15,6 +15,7 @@ from mnist_cnn.engine import Compute, evaluation_pass
 from mnist_cnn.models import build
 from mnist_cnn.study import Record, Trial
 from mnist_cnn.training import fit
+from mnist_cnn.views import for_use
 
 # What a trial runs, beside its model's own file. Settings are not here: they count by their values. Nor is what decides
 # which trials there are.
@@ -32,6 +33,7 @@ _CODE = (
     "runtime.py",
     "training.py",
     "trial.py",
+    "views.py",
 )
 
 
@@ -50,12 +52,13 @@ def measure(
         for ``delivered`` weights; ``misread``, the numbers of the test images that the delivered weights misread.
     """
     recipe = trial.recipe
+    seen = {part: for_use(images, recipe) for part, images in parts.items()}
     torch.manual_seed(trial.seed)
     network = build(trial.model, recipe.dropout, trial.widths)
 
     def predictions(network: nn.Module, part: str) -> metrics.Predictions:
         evaluated = evaluation_pass(network, recipe.batch_size, compute)
-        return metrics.predict(evaluated, parts[part], normalisation, recipe.batch_size, compute.device)
+        return metrics.predict(evaluated, seen[part], normalisation, recipe.batch_size, compute.device)
 
     def accuracy(network: nn.Module, part: str) -> float:
         return round(metrics.accuracy(predictions(network, part)), 4)

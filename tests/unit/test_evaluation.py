@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from mnist_cnn.data import Images, Normalisation
 from mnist_cnn.engine import Compute
 from mnist_cnn.evaluation import Evaluation, Misread, evaluate
-from mnist_cnn.params import Targets
+from mnist_cnn.params import Recipe, Targets
+from mnist_cnn.views import for_use
+from tests.unit.test_training import RECIPE
 
+RECIPE_OF_15 = RECIPE.model_copy(update={"epochs": 15})
 TARGETS = Targets(test_accuracy=99.4, max_epochs=15, parameters_below=8000)
 
 # True class, predicted class, its probability in steps of 1/255.
@@ -38,18 +41,27 @@ def images(cases: list[tuple[int, int, int]]) -> Images:
     return Images(pixels, torch.tensor([case[0] for case in cases]))
 
 
+def slanting() -> Images:
+    pixels = torch.zeros(30, 28, 28, dtype=torch.uint8)
+    for image in range(30):
+        for row in range(8, 20):
+            pixels[image, row, image // 2 + row // 2] = 200
+    return Images(pixels, torch.arange(30) % 10)
+
+
 def evaluated(
     test: list[tuple[int, int, int]] = TEST,
     train: list[tuple[int, int, int]] = RIGHT,
     targets: Targets = TARGETS,
     batch_size: int = 4,
+    recipe: Recipe = RECIPE_OF_15,
 ) -> Evaluation:
     return evaluate(
         Told(),
         {"train": images(train), "val": images([*RIGHT, (4, 9, SURE)]), "test": images(test)},
         Normalisation(0, 1),
+        recipe,
         targets,
-        epochs=15,
         batch_size=batch_size,
         calibration_bins=4,
         compute=Compute(torch.device("cpu")),
@@ -133,3 +145,28 @@ def test_nothing_depends_on_the_batch_size() -> None:
     first, other = evaluated(batch_size=1), evaluated(batch_size=1000)
     assert first.metrics == other.metrics
     assert first.misread == other.misread
+
+
+def test_what_is_measured_is_what_the_recipe_has_the_network_see_and_what_is_shown_is_as_it_was() -> None:
+    parts = {"train": images(RIGHT), "val": images(RIGHT), "test": slanting()}
+    recipe = RECIPE.model_copy(update={"deslant": True, "views": 4})
+
+    def measured(parts: dict[str, Images], recipe: Recipe) -> Evaluation:
+        torch.manual_seed(1)
+        return evaluate(
+            nn.Sequential(nn.Flatten(), nn.Linear(784, 10)),
+            parts,
+            Normalisation(0.5, 0.3),
+            recipe,
+            TARGETS,
+            batch_size=4,
+            calibration_bins=4,
+            compute=Compute(torch.device("cpu")),
+        )
+
+    result = measured(parts, recipe)
+    same = measured({name: for_use(part, recipe) for name, part in parts.items()}, RECIPE)
+    assert result.metrics == same.metrics != measured(parts, RECIPE).metrics
+    assert len(result.misread) > 5
+    for image in result.misread:
+        assert image.pixels == parts["test"].pixels[image.image].tolist()

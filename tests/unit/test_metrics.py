@@ -182,6 +182,19 @@ def test_predictions_do_not_depend_on_the_batch_size_and_keep_the_order(compute:
         torch.testing.assert_close(scores, expected)
 
 
+@ENGINES
+def test_the_scores_of_several_views_are_averaged(compute: Compute) -> None:
+    network, images = build("model_5", 0.5), digits(20)
+
+    def scores(pixels: Tensor) -> Tensor:
+        evaluated = evaluation_pass(network, 8, compute)
+        return metrics.predict(evaluated, Images(pixels, images.labels), NORMALISATION, 8, CPU).scores
+
+    several = torch.stack([images.pixels, images.pixels.flip(1), images.pixels.flip(2)], dim=1)
+    torch.testing.assert_close(scores(several), torch.stack([scores(view) for view in several.unbind(1)]).mean(0))
+    assert torch.equal(scores(images.pixels.unsqueeze(1)), scores(images.pixels))
+
+
 def test_the_mode_is_put_back_when_predicting_fails() -> None:
     class Failing(nn.Module):
         def forward(self, input: Tensor) -> Tensor:

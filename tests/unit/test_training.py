@@ -18,6 +18,7 @@ from mnist_cnn.engine import Compute, evaluation_pass, training_pass
 from mnist_cnn.models import build
 from mnist_cnn.params import Augmentation, Recipe
 from mnist_cnn.training import Epoch, WeightAverage, fit, learning_rate, shorten_gradients, train_step
+from mnist_cnn.views import for_training, for_use
 
 CPU = torch.device("cpu")
 NORMALISATION = Normalisation(0.5, 0.3)
@@ -33,6 +34,8 @@ RECIPE = Recipe(
     clip_ratio=0.0,
     dropout=0.1,
     label_smoothing=0.0,
+    deslant=False,
+    views=1,
     augmentation=Augmentation(rotation_deg=0, shift_px=0, scale_percent=0),
 )
 AUGMENTATION = Augmentation(rotation_deg=10, shift_px=2, scale_percent=10)
@@ -149,6 +152,20 @@ def test_validation_figures_are_those_of_the_weights_at_the_end() -> None:
     [epoch] = trained(network, val=val)
     assert network.training
     predictions = metrics.predict(evaluation_pass(network, 32, Compute(CPU)), val, NORMALISATION, 32, CPU)
+    assert (epoch.val_loss, epoch.val_accuracy) == (metrics.loss(predictions), metrics.accuracy(predictions))
+
+
+def test_a_recipes_digits_are_set_upright_in_training_and_for_its_figures_and_seen_in_its_views() -> None:
+    train, val = digits(64), digits(33, seed=2)
+    recipe = RECIPE.model_copy(update={"deslant": True, "views": 4, "augmentation": AUGMENTATION})
+    network, other = model_5(), model_5()
+    [epoch] = trained(network, recipe, train, val)
+    once = recipe.model_copy(update={"deslant": False, "views": 1})
+    trained(other, once, for_training(train, recipe), val)
+    assert content(network.state_dict().values()) == content(other.state_dict().values())
+    predictions = metrics.predict(
+        evaluation_pass(network, 32, Compute(CPU)), for_use(val, recipe), NORMALISATION, 32, CPU
+    )
     assert (epoch.val_loss, epoch.val_accuracy) == (metrics.loss(predictions), metrics.accuracy(predictions))
 
 
