@@ -77,7 +77,7 @@ class Recipe(_Section):
     dropout: Share
     label_smoothing: Share
     deslant: bool
-    views: Literal[1, 4]
+    views: Literal[1, 5]
     augmentation: Augmentation
 
 

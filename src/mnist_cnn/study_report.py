@@ -250,7 +250,12 @@ def _steps(compared: pd.DataFrame, study: Study) -> str:
 
 
 def _difference(points: float, low: float, high: float) -> str:
-    return f"{points:+.2f}" + ("" if pd.isna(low) else f"<br>{low:+.2f} to {high:+.2f}")
+    return _signed(points) + ("" if pd.isna(low) else f"<br>{_signed(low)} to {_signed(high)}")
+
+
+def _signed(points: float) -> str:
+    """With its sign, unless it rounds to nothing."""
+    return f"{points:+.2f}" if round(points, 2) else "0.00"
 
 
 def _changes(ablated: pd.DataFrame, study: Study) -> str:

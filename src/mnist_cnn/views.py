@@ -10,9 +10,9 @@ from mnist_cnn.augmentation import transform
 from mnist_cnn.data import Images, intensities
 from mnist_cnn.params import Recipe
 
-# Where a recipe has four views: turned by degrees, shifted by pixels to the right and down. Half pixels, because a pool
-# then takes other neighbours together; each view is one of the changes that augmentation makes, too.
-FOUR_VIEWS = ((6.0, 0.5, -0.5), (-6.0, -0.5, -0.5), (-6.0, 0.5, 0.5), (6.0, -0.5, 0.5))
+# Where a recipe has five views: the image as it is, then turned anticlockwise by degrees and shifted to the left and up
+# by pixels. By one pixel, because a pool then takes other neighbours together. Augmentation makes such changes, too.
+FIVE_VIEWS = ((0.0, 0.0, 0.0), (6.0, -1.0, 0.0), (-6.0, 1.0, 0.0), (-6.0, 0.0, -1.0), (6.0, 0.0, 1.0))
 
 # Images at a time: what is computed on the way takes a hundred times their own memory.
 _CHUNK = 2000
@@ -30,7 +30,7 @@ def for_use(images: Images, recipe: Recipe) -> Images:
     upright = for_training(images, recipe)
     if recipe.views == 1:
         return upright
-    return Images(torch.cat([_four_views(pixels) for pixels in upright.pixels.split(_CHUNK)]), images.labels)
+    return Images(torch.cat([_five_views(pixels) for pixels in upright.pixels.split(_CHUNK)]), images.labels)
 
 
 def set_upright(pixels: Tensor) -> Tensor:
@@ -64,11 +64,11 @@ def set_upright(pixels: Tensor) -> Tensor:
     return (ink_at(left) * (1 - share) + ink_at(left + 1) * share).round().to(torch.uint8)
 
 
-def _four_views(pixels: Tensor) -> Tensor:
-    """uint8 ``(N, 4, H, W)``, from ``(N, H, W)``."""
+def _five_views(pixels: Tensor) -> Tensor:
+    """uint8 ``(N, 5, H, W)``, from ``(N, H, W)``."""
     count = len(pixels)
     seen = [
         transform(intensities(pixels), *torch.tensor([[math.radians(angle)], [1], [x], [y]]).expand(4, count))
-        for angle, x, y in FOUR_VIEWS
+        for angle, x, y in FIVE_VIEWS
     ]
     return (torch.cat(seen, dim=1) * 255).round().to(torch.uint8)

@@ -36,7 +36,10 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
     def shrink(params: dict[str, Any]) -> None:
         params["split"] |= {"train": 300, "val": 100}
         params["model"] = "model_5"
-        params["models"] = {name: params["models"][name] | {"epochs": 1, "batch_size": 32} for name in MODELS}
+        # An average over a few steps, as there are few: over more, nothing would be learned.
+        short = {"epochs": 1, "batch_size": 32, "weight_average": 0.5}
+        params["models"] = {name: params["models"][name] | short for name in MODELS}
+        params["models"]["model_5"] |= {"deslant": True, "views": 5}
 
     project = Project(folder, mirror)
     project.edit_params(shrink)

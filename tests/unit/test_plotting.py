@@ -355,18 +355,20 @@ def test_a_model_that_knows_nothing_is_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bounds", "heading"),
+    ("bounds", "deslant", "heading"),
     [
-        ((15.0, 2.0, 10.0), "turned up to 15°, shifted up to 2 px, scaled up to 10 %"),
-        ((0.0, 0.5, 0.0), "shifted up to 0.5 px"),
-        ((0.0, 0.0, 0.0), "unchanged: its recipe has no augmentation"),
+        ((15.0, 2.0, 10.0), False, "turned up to 15°, shifted up to 2 px, scaled up to 10 %"),
+        ((0.0, 0.5, 0.0), False, "shifted up to 0.5 px"),
+        ((0.0, 0.5, 0.0), True, "set upright, shifted up to 0.5 px"),
+        ((0.0, 0.0, 0.0), True, "set upright"),
+        ((0.0, 0.0, 0.0), False, "unchanged: its recipe has no augmentation"),
     ],
 )
 def test_augmented_digits_stand_below_their_originals_and_the_bounds_above(
-    bounds: tuple[float, float, float], heading: str
+    bounds: tuple[float, float, float], deslant: bool, heading: str
 ) -> None:
     augmentation = Augmentation(**dict(zip(Augmentation.model_fields, bounds, strict=True)))
-    recipe = SETTINGS.models[SETTINGS.model].model_copy(update={"augmentation": augmentation})
+    recipe = SETTINGS.models[SETTINGS.model].model_copy(update={"augmentation": augmentation, "deslant": deslant})
     rows = [DIGITS.flip(1).float() / 255, DIGITS.flip(2).float() / 255]
     figure = plotting.augmented_digits(DIGITS, rows, "model_2", recipe)
     assert figure.get_suptitle() == f"Training digits (top row) and what model_2 sees of them:\n{heading}"

@@ -157,7 +157,7 @@ def test_validation_figures_are_those_of_the_weights_at_the_end() -> None:
 
 def test_a_recipes_digits_are_set_upright_in_training_and_for_its_figures_and_seen_in_its_views() -> None:
     train, val = digits(64), digits(33, seed=2)
-    recipe = RECIPE.model_copy(update={"deslant": True, "views": 4, "augmentation": AUGMENTATION})
+    recipe = RECIPE.model_copy(update={"deslant": True, "views": 5, "augmentation": AUGMENTATION})
     network, other = model_5(), model_5()
     [epoch] = trained(network, recipe, train, val)
     once = recipe.model_copy(update={"deslant": False, "views": 1})

@@ -94,7 +94,7 @@ def test_the_recipe_says_whether_digits_are_set_upright() -> None:
 
 
 def test_nothing_depends_on_how_many_images_are_worked_on_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, recipe = digits(50), UPRIGHT.model_copy(update={"views": 4})
+    images, recipe = digits(50), UPRIGHT.model_copy(update={"views": 5})
     whole = for_use(images, recipe)
     monkeypatch.setattr(views, "_CHUNK", 7)
     assert torch.equal(for_use(images, recipe).pixels, whole.pixels)
@@ -103,11 +103,11 @@ def test_nothing_depends_on_how_many_images_are_worked_on_at_a_time(monkeypatch:
 
 @pytest.mark.parametrize("recipe", [RECIPE, UPRIGHT])
 def test_views_are_the_image_turned_and_shifted_as_pytorch_does_it(recipe: Recipe) -> None:
-    images, several = digits(6), recipe.model_copy(update={"views": 4})
+    images, several = digits(6), recipe.model_copy(update={"views": 5})
     seen = for_use(images, several)
-    assert seen.pixels.shape == (6, 4, 28, 28) and seen.pixels.dtype == torch.uint8
+    assert seen.pixels.shape == (6, 5, 28, 28) and seen.pixels.dtype == torch.uint8
     once = for_training(images, several).pixels.double().unsqueeze(1)
-    for place, (degrees, right, down) in enumerate(views.FOUR_VIEWS):
+    for place, (degrees, right, down) in enumerate(views.FIVE_VIEWS):
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         theta = torch.tensor([[cos, -sin, right / 14], [sin, cos, down / 14]], dtype=torch.float64).expand(6, 2, 3)
         grid = F.affine_grid(theta, [6, 1, 28, 28], align_corners=False)
@@ -117,4 +117,4 @@ def test_views_are_the_image_turned_and_shifted_as_pytorch_does_it(recipe: Recip
 
 
 def test_views_lie_around_the_image() -> None:
-    assert torch.tensor(views.FOUR_VIEWS).sum(0).tolist() == [0, 0, 0]
+    assert torch.tensor(views.FIVE_VIEWS).sum(0).tolist() == [0, 0, 0]
