@@ -30,7 +30,8 @@ def main(params: Path, model: str, train: Path, val: Path, statistics: Path, wei
     print("[STEP 1/5] Preparing datasets...")
     train_images, val_images, normalisation = load_images(train), load_images(val), load_normalisation(statistics)
     print(
-        f"[INFO] Loader settings: shuffle, batch_size {recipe.batch_size}, whole set in memory; {recipe.augmentation}"
+        f"[INFO] Loader settings: shuffle, batch_size {recipe.batch_size}, whole set in memory; "
+        f"deslant={recipe.deslant} {recipe.augmentation}"
     )
     print(f"[INFO] Total training batches: {-(-len(train_images.labels) // recipe.batch_size)}")
     print(f"[INFO] Training samples: {len(train_images.labels)}")
