@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mnist_cnn import plotting
 from mnist_cnn.augmentation import augment
-from mnist_cnn.data import intensities, load_images
+from mnist_cnn.data import Images, intensities, load_images
 from mnist_cnn.files import write_text
-from mnist_cnn.params import load
+from mnist_cnn.params import Recipe, load
 from mnist_cnn.report import comparison_markdown, comparison_table, confusion_table, curves, load_measured
 from mnist_cnn.views import for_training
 from stages import cli
@@ -42,10 +43,8 @@ def main(
     write_text(confusion, confusion_table(chosen).to_csv(index=False, lineterminator="\n"))
 
     recipe = settings.models[chosen.name]
-    digits = load_images(train).take(torch.arange(settings.report.augmented_digits))
-    seen = intensities(for_training(digits, recipe).pixels)
-    generator = torch.Generator().manual_seed(settings.train.seed)
-    augmented = [augment(seen, recipe.augmentation, generator).squeeze(1) for _ in range(_ROWS_OF_AUGMENTED)]
+    digits = next(load_images(train).batches(settings.report.augmented_digits))
+    augmented = seen_in_training(digits, recipe, settings.train.seed, _ROWS_OF_AUGMENTED)
     for name, figure in {
         "accuracy": plotting.accuracy_curves(models, settings),
         "loss": plotting.loss_curves(models),
@@ -56,6 +55,13 @@ def main(
     }.items():
         plotting.save(figure, pictures / f"{name}.png")
     print(f"[INFO] {table}, {numbers}, {selected}, {pictures}")
+
+
+def seen_in_training(digits: Images, recipe: Recipe, seed: int, times: int) -> list[Tensor]:
+    """Digits as a model may get to see them when it is trained, ``times`` times over: ``(N, 28, 28)`` in [0, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    upright = intensities(for_training(digits, recipe).pixels)
+    return [augment(upright, recipe.augmentation, generator).squeeze(1) for _ in range(times)]
 
 
 if __name__ == "__main__":

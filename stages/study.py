@@ -17,7 +17,7 @@ from mnist_cnn.data import load_images, load_normalisation
 from mnist_cnn.describe import multiplications
 from mnist_cnn.models import build
 from mnist_cnn.parallel import Done, Failed, side_by_side
-from mnist_cnn.params import Train, load, load_study
+from mnist_cnn.params import TEST_IMAGES, Split, Train, load, load_study
 from mnist_cnn.study import Record, Trial, load_record, plan, remove_other_records, save_record
 from mnist_cnn.trial import digest_of, fingerprint, measure
 from stages import cli
@@ -52,7 +52,7 @@ def main(params: Path, study: Path, parts: Path, records: Path) -> None:
 
     failed = {}
     try:
-        for name, outcome in _outcomes(todo, parts, settings.train, jobs):
+        for name, outcome in _outcomes(todo, parts, settings.split, settings.train, jobs):
             if fingerprint(trials[name], data, compute) != prints[name]:
                 failed[name] = "the code was changed while it ran"
             elif isinstance(outcome, Done):
@@ -68,7 +68,7 @@ def main(params: Path, study: Path, parts: Path, records: Path) -> None:
 
 
 def _outcomes(
-    trials: dict[str, Trial], parts: Path, shared: Train, jobs: int
+    trials: dict[str, Trial], parts: Path, split: Split, shared: Train, jobs: int
 ) -> Generator[tuple[str, Done | Failed], None, None]:
     """The trials' results as they come, with a bar on a terminal and a line each, and a forecast of the time left."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -76,7 +76,8 @@ def _outcomes(
     names = list(trials)
     # In multiplications: an epoch of one model takes as long as four of another.
     an_epoch = {
-        name: multiplications(build(trial.model, trial.recipe.dropout, trial.widths)) for name, trial in trials.items()
+        name: multiplications(build(trial.model, trial.recipe.dropout, trial.widths)) * _passes(trial, split)
+        for name, trial in trials.items()
     }
     left = {name: an_epoch[name] * trial.recipe.epochs for name, trial in trials.items()}
     whole, started = sum(left.values()), time.monotonic()
@@ -98,6 +99,12 @@ def _outcomes(
             bar.set_postfix_str(f"{len(left)} of {len(trials)} trials left", refresh=False)
             bar.write(f"[INFO] {name}: {what}; {len(left)} left, about {timedelta(seconds=round(seconds))}")
             sys.stdout.flush()
+
+
+def _passes(trial: Trial, split: Split) -> int:
+    """Passes of an image through the network in an epoch, the way back counted as two."""
+    tested = 2 * TEST_IMAGES if trial.tested else 0
+    return 3 * split.train + trial.recipe.views * (split.val + tested)
 
 
 def train(trial: Trial, parts: Path, shared: Train, threads: int, say: Callable[[int], object]) -> Record:

@@ -31,7 +31,7 @@ def main(params: Path, model: str, train: Path, val: Path, statistics: Path, wei
     train_images, val_images, normalisation = load_images(train), load_images(val), load_normalisation(statistics)
     print(
         f"[INFO] Loader settings: shuffle, batch_size {recipe.batch_size}, whole set in memory; "
-        f"deslant={recipe.deslant} {recipe.augmentation}"
+        f"deslant={recipe.deslant} views={recipe.views} {recipe.augmentation}"
     )
     print(f"[INFO] Total training batches: {-(-len(train_images.labels) // recipe.batch_size)}")
     print(f"[INFO] Training samples: {len(train_images.labels)}")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mnist_cnn.errors import InputError
 from mnist_cnn.models import MODELS
 
-TRAIN_IMAGES = 60_000
+TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]

@@ -152,8 +152,9 @@ def comparison_markdown(models: list[Measured], params: Params) -> str:
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     lines += [
         "",
-        "Accuracies are of the weights of the last epoch, whole parts, without augmentation; the interval is Wilson's, "
-        "95 %, over test images. The brief's are its best epoch, chosen on the test set.",
+        "Accuracies are of the weights of the last epoch, on whole parts, without random changes; where a recipe has "
+        "five views of an image, their scores are averaged. The interval is Wilson's, 95 %, over test images. The "
+        "brief's are its best epoch, chosen on the test set.",
     ]
     return "\n".join(lines) + "\n"
 

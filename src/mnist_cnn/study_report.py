@@ -8,11 +8,10 @@ from typing import Any
 import pandas as pd
 
 from mnist_cnn.metrics import wilson_interval
-from mnist_cnn.params import Study
+from mnist_cnn.params import TEST_IMAGES, Study
 from mnist_cnn.significance import mcnemar, student_interval
 from mnist_cnn.study import ABLATION, EQUAL, OWN, Record, Trial
 
-TEST_IMAGES = 10_000
 # What is less probable than this by chance counts as significant.
 SIGNIFICANT = 0.05
 

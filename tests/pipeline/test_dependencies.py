@@ -78,6 +78,11 @@ def test_a_stage_that_compiles_the_kernels_lists_their_source(stage: str) -> Non
     assert (deps >= sources) == ("src/mnist_cnn/native/build.py" in deps)
 
 
+def test_of_a_recipe_a_measurement_depends_on_what_says_how_images_are_seen_and_on_the_epochs() -> None:
+    names = {name for name in definition("evaluate")["params"] if name.startswith("models.")}
+    assert names == {f"models.${{key}}.{setting}" for setting in ("deslant", "epochs", "views")}
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_declares_every_setting_it_reads_and_no_other(stage: str) -> None:
     declared = {name.split(".")[0] for name in definition(stage).get("params", []) if isinstance(name, str)}

@@ -258,6 +258,19 @@ def test_the_markdown_says_all_of_it(study: Study) -> None:
     assert len(columns) == 3
 
 
+@pytest.mark.parametrize(
+    ("points", "text"), [(0.004, "0.00"), (-0.004, "0.00"), (0.0, "0.00"), (0.006, "+0.01"), (-0.5, "-0.50")]
+)
+def test_a_difference_that_rounds_to_nothing_has_no_sign(study: Study, points: float, text: str) -> None:
+    trials = plan(PARAMS, study)
+    made = records(trials)
+    ablated = ablation(trials, made, study)
+    ablated[["difference", "difference_low", "difference_high"]] = points
+    tested = trial_table(trials, made)
+    told = markdown(summary(tested, 99.4), steps(trials, made, list(study.seeds)), ablated, tested, 99.4, study)
+    assert f"| {text}<br>{text} to {text} |" in told
+
+
 def test_a_loss_is_called_one(study: Study) -> None:
     trials = plan(PARAMS, study)
     made = records(trials)

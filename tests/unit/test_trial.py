@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from mnist_cnn import metrics
 from mnist_cnn import trial as module
 from mnist_cnn.data import Images, Normalisation
 from mnist_cnn.engine import Compute
 from mnist_cnn.study import Trial
 from mnist_cnn.trial import digest_of, fingerprint, measure
 from tests.unit.test_training import RECIPE as RECIPE_OF_ONE_EPOCH
+from tests.unit.test_views import bar
 
 NORMALISATION = Normalisation(0.5, 0.3)
 COMPUTE = Compute(torch.device("cpu"), "native")
@@ -50,6 +52,31 @@ def test_raw_weights_are_the_last_steps_and_those_delivered_their_average() -> N
     assert averaged["val_accuracy_raw"] == plain["val_accuracy"]
     # Half-trained weights and their average do not agree on the accuracy of noise.
     assert averaged["test_by_epoch"]["delivered"] != averaged["test_by_epoch"]["raw"]
+
+
+def test_images_are_measured_as_the_recipe_has_the_network_see_them() -> None:
+    # Two classes that differ by their slant, and by nothing else.
+    pixels = torch.cat([bar(0.5), bar(-0.5)]).repeat(48, 1, 1)
+    images = Images(pixels, torch.arange(96) % 2)
+    parts = {"train": images, "val": images, "test": images}
+    recipe = RECIPE.model_copy(update={"epochs": 8, "weight_average": 0.0, "views": 5})
+    for deslant, accuracy in ((False, 100), (True, 50)):
+        trial = TRIAL._replace(recipe=recipe.model_copy(update={"deslant": deslant}))
+        record = measure(trial, parts, NORMALISATION, COMPUTE, print)
+        assert [record[f"{part}_accuracy"] for part in parts] == [accuracy] * 3, deslant
+        assert len(record["misread"]) == 96 * (1 - accuracy / 100)
+
+
+def test_all_parts_are_measured_in_the_views_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = set()
+
+    def predict(evaluated: object, images: Images, *others: object) -> metrics.Predictions:
+        shapes.add(tuple(images.pixels.shape))
+        return metrics.Predictions(torch.zeros(len(images.labels), 10), images.labels)
+
+    monkeypatch.setattr(metrics, "predict", predict)
+    measure(TRIAL._replace(recipe=RECIPE.model_copy(update={"views": 5})), PARTS, NORMALISATION, COMPUTE, print)
+    assert shapes == {(len(images.labels), 5, 28, 28) for images in PARTS.values()}
 
 
 def test_the_same_trial_gives_the_same_record_and_another_seed_does_not() -> None:
