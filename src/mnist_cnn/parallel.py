@@ -1,9 +1,10 @@
 """Work in processes side by side, each of which may fail without the others."""
 
 import multiprocessing
+import signal
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ def side_by_side(
 
     Yields what the tasks tell, as they tell it, with the task's place in ``tasks``: what they pass to ``say``, and
     at the end of each its result, or how it failed: by an exception, or by the end of its process. When the caller
-    stops listening, by an exception too, all processes are ended.
+    stops listening, by an exception too, all processes are ended. To be called in the main thread.
 
     Args:
         work: a function that can be pickled.
@@ -55,9 +56,10 @@ def side_by_side(
                 place, task = waiting.popleft()
                 mine, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_worker, args=(work, task, theirs), daemon=True)
-                process.start()
+                with _not_interrupted():
+                    process.start()
+                    running[mine] = place, process
                 theirs.close()
-                running[mine] = place, process
             for ready in wait(list(running)):
                 pipe: Any = ready
                 place, process = running[pipe]
@@ -76,6 +78,26 @@ def side_by_side(
             process.terminate()
         for _, process in running.values():
             process.join()
+
+
+@contextmanager
+def _not_interrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the end.
+
+    In the middle of its start a process would be known to nobody, and complain of the one that asked for it.
+    """
+    came: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def _worker(work: Callable[..., Any], task: tuple, pipe: Connection) -> None:

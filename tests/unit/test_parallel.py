@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 
 import pytest
 
@@ -57,3 +58,20 @@ def test_no_more_than_the_jobs_run_at_a_time_and_none_when_nobody_listens_any_mo
     assert len(children) == 2
     running.close()
     assert not any(child.is_alive() for child in children)
+
+
+def test_an_interruption_waits_until_a_process_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = BaseProcess.start, []
+
+    def interrupted(process: BaseProcess) -> None:
+        signal.raise_signal(signal.SIGINT)
+        start(process)
+        started.append(process)
+
+    monkeypatch.setattr(BaseProcess, "start", interrupted)
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        next(side_by_side(work, [("wait",)], 1, preload=["json"]))
+    [process] = started
+    assert process.exitcode == -signal.SIGTERM
+    assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
