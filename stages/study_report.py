@@ -35,7 +35,7 @@ def main(params: Path, study: Path, records: Path, table: Path, tables: Path, pi
         return {str(model): values.tolist() for model, values in by_model}
 
     sizes = dict(zip(tested["model"], tested["parameters"], strict=True))
-    figure = plotting.accuracy_over_seeds(accuracies(OWN), accuracies(EQUAL), sizes, settings, planned.equal_recipe)
+    figure = plotting.accuracy_over_seeds(accuracies(OWN), accuracies(EQUAL), sizes, settings, planned.equal.recipe)
     plotting.save(figure, picture)
     print(f"[INFO] {table}, {tables}, {picture}")
 

@@ -152,14 +152,18 @@ class Ablation(_Section):
     changes: Annotated[dict[Annotated[str, Field(pattern=r"^\w+$")], Change], Field(min_length=1)]
 
 
-class Study(_Section):
-    """How many seeds each model is trained with: ``train.seed`` and those that follow it.
+class Equal(_Section):
+    """The model by whose recipe all are trained that have another, and with how many of their seeds."""
 
-    Models with another recipe than the model ``equal_recipe`` are trained by that one too.
-    """
+    recipe: str
+    seeds: Count
+
+
+class Study(_Section):
+    """How many seeds each model is trained with: ``train.seed`` and those that follow it."""
 
     seeds: Annotated[dict[str, Count], Field(min_length=1)]
-    equal_recipe: str
+    equal: Equal
     ablation: Ablation
 
 
@@ -177,7 +181,7 @@ def load_study(path: Path, params: Params) -> Study:
     """The settings of the study in a YAML file, about the models of ``params``. Raises as ``load`` does."""
     study = _validated(Study, _content(path), path)
     for where, name in [("seeds", name) for name in study.seeds] + [
-        ("equal_recipe", study.equal_recipe),
+        ("equal.recipe", study.equal.recipe),
         ("ablation.model", study.ablation.model),
     ]:
         if name not in params.models:

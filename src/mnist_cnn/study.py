@@ -30,17 +30,17 @@ class Trial(NamedTuple):
 def plan(params: Params, study: Study) -> dict[str, Trial]:
     """The study's trials by name: ``own/model_6-1`` is model_6 by its own recipe with seed 1.
 
-    ``own/…`` and ``equal/…``, by the recipe of ``study.equal_recipe``, are tested; ``ablation/<change>-1`` is not.
+    ``own/…`` and ``equal/…``, by the recipe that ``study.equal`` names, are tested; ``ablation/<change>-1`` is not.
     """
     first = params.train.seed
-    equal = params.models[study.equal_recipe]
+    equal = params.models[study.equal.recipe]
     others = [model for model in study.seeds if params.models[model] != equal]
-    recipes = [(OWN, model, params.models[model]) for model in study.seeds] + [
-        (EQUAL, model, equal) for model in others
+    recipes = [(OWN, model, params.models[model], study.seeds[model]) for model in study.seeds] + [
+        (EQUAL, model, equal, min(study.seeds[model], study.equal.seeds)) for model in others
     ]
     trials = {}
-    for kind, model, recipe in recipes:
-        for seed in range(first, first + study.seeds[model]):
+    for kind, model, recipe, seeds in recipes:
+        for seed in range(first, first + seeds):
             trials[f"{kind}/{model}-{seed}"] = Trial(model, recipe, seed, None, tested=True)
     ablation = study.ablation
     for name, change in ablation.changes.items():

@@ -218,7 +218,7 @@ def _models(summaries: pd.DataFrame, target: float, study: Study) -> str:
         )
     header = [
         *("Model", "Parameters", "Test accuracy (%)", "Lowest to highest seed", "95 % interval over seeds"),
-        *("… over images", f"Seeds at {target:g} %", f"By {study.equal_recipe}'s recipe"),
+        *("… over images", f"Seeds at {target:g} %", f"By {study.equal.recipe}'s recipe"),
     ]
     return _table(header, rows)
 
@@ -233,7 +233,7 @@ def _steps(compared: pd.DataFrame, study: Study) -> str:
         rows.append(
             [
                 f"{row['from']} → {row['to']}",
-                "their own" if row["recipe"] == OWN else f"{study.equal_recipe}'s",
+                "their own" if row["recipe"] == OWN else f"{study.equal.recipe}'s",
                 _difference(row["difference"], row["low"], row["high"]),
                 verdict,
                 f"{row['gained']:.0f} and {row['lost']:.0f}",

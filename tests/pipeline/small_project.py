@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 MODELS = ("model_1", "model_3", "model_5")
 STUDY = {
     "seeds": {"model_3": 2, "model_5": 3},
-    "equal_recipe": "model_5",
+    "equal": {"recipe": "model_5", "seeds": 2},
     "ablation": {"model": "model_5", "seeds": 2, "changes": {"no_average": {"recipe": {"weight_average": 0.0}}}},
 }
 

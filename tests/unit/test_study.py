@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 PARAMS = load(ROOT / "params.yaml")
 SETTINGS: dict[str, Any] = {
     "seeds": {"model_4": 2, "model_5": 3, "model_6": 3},
-    "equal_recipe": "model_6",
+    "equal": {"recipe": "model_6", "seeds": 2},
     "ablation": {
         "model": "model_6",
         "seeds": 2,
@@ -89,8 +89,8 @@ def test_trials_are_every_seed_by_both_recipes_and_every_change(study: Study) ->
     seeds = range(PARAMS.train.seed, PARAMS.train.seed + 3)
     tested = [name for name, trial in trials.items() if trial.tested]
     others = [name for name in ("model_4", "model_5") if PARAMS.models[name] != PARAMS.models["model_6"]]
-    models = [("own", name) for name in ("model_4", "model_5", "model_6")] + [("equal", name) for name in others]
-    expected = [f"{kind}/{name}-{seed}" for kind, name in models for seed in seeds[: 2 if name == "model_4" else 3]]
+    models = [("own", name, count) for name, count in study.seeds.items()] + [("equal", name, 2) for name in others]
+    expected = [f"{kind}/{name}-{seed}" for kind, name, count in models for seed in seeds[:count]]
     assert tested == expected
     untested = {name: trial for name, trial in trials.items() if not trial.tested}
     assert list(untested) == [f"ablation/{name}-{seed}" for name in ("no_average", "narrower") for seed in seeds[:2]]
@@ -107,8 +107,8 @@ def test_trials_are_every_seed_by_both_recipes_and_every_change(study: Study) ->
         ({"seeds": {"model_9": 3}}, "seeds: 'model_9' is not allowed; allowed: model_1"),
         ({"seeds": {}}, "seeds: {} is not allowed"),
         ({"seeds": {"model_1": 0}}, "seeds.model_1: 0 is not allowed"),
-        ({"equal_recipe": "model_0"}, "equal_recipe: 'model_0' is not allowed; allowed: model_1"),
-        ({"equal": "model_6"}, "equal: unknown setting (value 'model_6'); allowed here: seeds, equal_recipe, ablation"),
+        ({"equal": {"recipe": "model_0", "seeds": 2}}, "equal.recipe: 'model_0' is not allowed; allowed: model_1"),
+        ({"equal_recipe": "x"}, "equal_recipe: unknown setting (value 'x'); allowed here: seeds, equal, ablation"),
         ({"ablation": {**SETTINGS["ablation"], "model": "x"}}, "ablation.model: 'x' is not allowed; allowed: model_1"),
         (
             {"ablation": {**SETTINGS["ablation"], "seeds": 4}},
