@@ -4,6 +4,7 @@ Drawn without pyplot, so nothing here has global state. One colour, marker and d
 lightness differs too, so that the curves can be told apart in grey.
 """
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -337,7 +338,7 @@ def augmented_digits(originals: Tensor, augmented: list[Tensor], name: str, reci
         )
         if bound
     ]
-    what = ", ".join(changes) or "unchanged: its recipe has no augmentation"
+    what = textwrap.fill(", ".join(changes), 56) or "unchanged: its recipe has no augmentation"
     figure.suptitle(f"Training digits (top row) and what {name} sees of them:\n{what}", fontsize=11)
     for row, images in enumerate([originals.float() / 255, *augmented]):
         for column, image in enumerate(images):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.lines import Line2D
@@ -374,3 +375,14 @@ def test_augmented_digits_stand_below_their_originals_and_the_bounds_above(
     assert figure.get_suptitle() == f"Training digits (top row) and what model_2 sees of them:\n{heading}"
     shown = np.stack([np.asarray(axes.images[0].get_array()) for axes in figure.axes])
     np.testing.assert_array_equal(shown, 1 - torch.cat([DIGITS.float() / 255, *rows]).numpy())
+
+
+def test_the_longest_heading_of_augmented_digits_fits_above_eight_of_them() -> None:
+    augmentation = Augmentation(rotation_deg=12.5, shift_px=2.5, scale_percent=12.5)
+    recipe = SETTINGS.models[SETTINGS.model].model_copy(update={"augmentation": augmentation, "deslant": True})
+    eight = DIGITS[:1].repeat(8, 1, 1)
+    figure = plotting.augmented_digits(eight, [eight.float() / 255], "model_6", recipe)
+    FigureCanvasAgg(figure).draw()
+    [heading] = [text for text in figure.texts if text.get_text() == figure.get_suptitle()]
+    box = heading.get_window_extent()
+    assert 0 < box.x0 and box.x1 < figure.bbox.width and box.y1 <= figure.bbox.height
