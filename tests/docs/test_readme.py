@@ -70,7 +70,7 @@ def test_what_is_said_of_the_seeds_is_so() -> None:
         f"{seventh['mean']:.2f} %, by chance between {seventh['seeds_low']:.2f} and {seventh['seeds_high']:.2f} %",
         f"gave model_6 {sixth['mean'] - 99.501:.2f} points of test accuracy, model_7 {seventh['mean'] - 99.304:.2f}",
         f"weights without their average, by {ablation['no_average']['difference']:.2f} points",
-        "model_1 gains {:.2f} points, model_2 {:.2f}, model_3 {:.2f} and model_4 {:.2f}, model_5 {:.2f}".format(*gains),
+        "model_1 gains {:.2f} points, model_2 {:.2f}, model_3 {:.2f}, model_4 {:.2f} and model_5 {:.2f}".format(*gains),
         f"is then the best of all, at {best['mean']:.2f} %",
     ):
         assert said in TEXT, said
