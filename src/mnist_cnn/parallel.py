@@ -2,15 +2,18 @@
 
 import multiprocessing
 import signal
+import socket
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 # Forked from a process that has loaded what the work needs, where the system can: seconds saved a task.
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Progress(NamedTuple):
@@ -38,7 +41,8 @@ def side_by_side(
 
     Yields what the tasks tell, as they tell it, with the task's place in ``tasks``: what they pass to ``say``, and
     at the end of each its result, or how it failed: by an exception, or by the end of its process. When the caller
-    stops listening, by an exception too, all processes are ended. To be called in the main thread.
+    stops listening, by an exception too, all processes are ended. Ctrl-C and SIGTERM do the same, and only then what
+    they did before. To be called in the main thread.
 
     Args:
         work: a function that can be pickled.
@@ -50,54 +54,66 @@ def side_by_side(
         context.set_forkserver_preload(list(preload))
     waiting = deque(enumerate(tasks))
     running: dict[Connection, tuple[int, BaseProcess]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                place, task = waiting.popleft()
-                mine, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_worker, args=(work, task, theirs), daemon=True)
-                with _not_interrupted():
+    with _interruption() as interruption:
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    place, task = waiting.popleft()
+                    mine, theirs = context.Pipe(duplex=False)
+                    process = context.Process(target=_worker, args=(work, task, theirs), daemon=True)
                     process.start()
                     running[mine] = place, process
-                theirs.close()
-            for ready in wait(list(running)):
-                pipe: Any = ready
-                place, process = running[pipe]
-                try:
-                    told: Progress | Done | Failed = pipe.recv()
-                except (EOFError, OSError):  # its process has ended, perhaps in the middle of a message
-                    process.join()
-                    told = Failed(f"its process ended with status {process.exitcode}")
-                if not isinstance(told, Progress):
-                    del running[pipe]
-                    pipe.close()
-                    process.join()
-                yield place, told
-    finally:
-        for _, process in running.values():
-            process.terminate()
-        for _, process in running.values():
-            process.join()
+                    theirs.close()
+                for ready in wait([*running, interruption]):
+                    if ready is interruption:
+                        if interruption.recv(1)[0] in _INTERRUPTIONS:
+                            return
+                        continue
+                    pipe: Any = ready
+                    place, process = running[pipe]
+                    try:
+                        told: Progress | Done | Failed = pipe.recv()
+                    except (EOFError, OSError):  # its process has ended, perhaps in the middle of a message
+                        process.join()
+                        told = Failed(f"its process ended with status {process.exitcode}")
+                    if not isinstance(told, Progress):
+                        del running[pipe]
+                        pipe.close()
+                        process.join()
+                    yield place, told
+        finally:
+            for _, process in running.values():
+                process.terminate()
+            for _, process in running.values():
+                process.join()
 
 
 @contextmanager
-def _not_interrupted() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the end.
+def _interruption() -> Iterator[socket.socket]:
+    """A socket that tells the numbers of signals that came; what Ctrl-C and SIGTERM do waits until the end.
 
-    In the middle of its start a process would be known to nobody, and complain of the one that asked for it.
+    They raise an exception wherever Python is just then: in the start of a process, which would be known to nobody
+    and complain of the one that asked for it, or in a finalizer, where exceptions are lost and the work would go on.
     """
     came: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda number, _: came.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for late in came:
-            signal.raise_signal(late)
+    reader, writer = socket.socketpair()
+    with closing(reader), closing(writer):
+        writer.setblocking(False)
+        # Written to as the signal comes: a handler runs only when Python goes on, which in a wait may be never.
+        others = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        handlers = {
+            number: signal.signal(number, lambda number, _: came.append(number))
+            for number in _INTERRUPTIONS
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
+        try:
+            yield reader
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(others)
+            for late in came:
+                signal.raise_signal(late)
 
 
 def _worker(work: Callable[..., Any], task: tuple, pipe: Connection) -> None:

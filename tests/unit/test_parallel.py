@@ -75,3 +75,39 @@ def test_an_interruption_waits_until_a_process_has_started(monkeypatch: pytest.M
     [process] = started
     assert process.exitcode == -signal.SIGTERM
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+def test_an_interruption_in_a_finalizer_is_not_lost() -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    before = set(multiprocessing.active_children())
+    running = side_by_side(work, [("wait",)] * 2, 2, preload=["json"])
+    next(running)
+    children = set(multiprocessing.active_children()) - before
+    Finalized()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in running:
+            pass
+    assert children
+    assert not any(child.is_alive() for child in children)
+
+
+def test_an_interruption_is_not_lost_on_a_caller_who_stops_listening() -> None:
+    running = side_by_side(work, [("wait",)], 1, preload=["json"])
+    next(running)
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        running.close()
+
+
+def test_an_interruption_that_is_ignored_stays_so() -> None:
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        running = side_by_side(work, [("a",), ("b",)], 1, preload=["json"])
+        next(running)
+        signal.raise_signal(signal.SIGINT)
+        assert [told for _, told in running] == [Done("A"), Progress("b begins"), Done("B")]
+    finally:
+        signal.signal(signal.SIGINT, handler)
