@@ -40,8 +40,8 @@ def transform(images: Tensor, angle: Tensor, scale: Tensor, shift_x: Tensor, shi
 
     Args:
         images: ``(N, C, H, W)`` float, any device.
-        angle, scale, shift_x, shift_y: ``(N,)`` on the CPU: radians, a factor, pixels; positive ones turn
-            anticlockwise and take what lies further to the right and down.
+        angle, scale, shift_x, shift_y: ``(N,)`` on the CPU: radians anticlockwise, a factor, pixels to the left,
+            pixels upwards.
     """
     count, _, height, width = images.shape
     # The transformation maps output to input positions, hence the inverse scale.

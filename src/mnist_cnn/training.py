@@ -81,7 +81,7 @@ def fit(
 
     Args:
         network: on the CPU or on the device; left on the device, in training mode, with the weights delivered.
-        train, val: as in the files, on any device; ``val`` is looked at, never trained on.
+        train, val: as in the files, on the CPU; ``val`` is looked at, never trained on.
 
     Source: "Acceleration of Stochastic Approximation by Averaging", 1992, https://doi.org/10.1137/0330046
     """

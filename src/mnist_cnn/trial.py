@@ -1,8 +1,12 @@
 """One model, one recipe, one seed: trained, and measured after each epoch."""
 
+import ast
 import hashlib
+import io
 import json
+import tokenize
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -96,7 +100,7 @@ def digest_of(files: list[Path]) -> str:
 def fingerprint(trial: Trial, data: str, compute: Compute) -> str:
     """A name for what a trial's result follows from, settings, code and images: 64 hexadecimal digits.
 
-    Neither the machine nor the libraries' versions are in it.
+    Neither the machine nor the libraries' versions are in it, nor what the code says to its readers alone.
 
     Args:
         data: the images' name, by ``digest_of``.
@@ -104,5 +108,30 @@ def fingerprint(trial: Trial, data: str, compute: Compute) -> str:
     settings = {**trial._asdict(), "recipe": trial.recipe.model_dump()}
     computing = [compute.device.type, compute.engine, compute.precision]
     package = Path(__file__).parent
-    code = digest_of([package / name for name in (*_CODE, f"models/{trial.model}.py")])
+    code = [_code(package / name) for name in (*_CODE, f"models/{trial.model}.py")]
     return hashlib.sha256(json.dumps([settings, computing, code, data]).encode()).hexdigest()
+
+
+def _code(file: Path) -> str:
+    """A source file's text; where it is Python, without remarks."""
+    text = file.read_text(encoding="utf-8")
+    return without_remarks(text) if file.suffix == ".py" else text
+
+
+@cache
+def without_remarks(source: str) -> str:
+    """Python source without comments, docstrings and blank lines: a better one is not worth hours of training.
+
+    Not as ``ast.unparse`` writes it, which depends on Python's version.
+    """
+    lines = source.split("\n")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            docstring = node.body[0]
+            for row in range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1):
+                lines[row - 1] = ""
+    return "\n".join(line.rstrip() for line in lines if line.strip())

@@ -1,5 +1,6 @@
 """One model, one recipe, one seed: what is measured, and by what it is known again."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from mnist_cnn import trial as module
 from mnist_cnn.data import Images, Normalisation
 from mnist_cnn.engine import Compute
 from mnist_cnn.study import Trial
-from mnist_cnn.trial import digest_of, fingerprint, measure
+from mnist_cnn.trial import digest_of, fingerprint, measure, without_remarks
 from tests.unit.test_training import RECIPE as RECIPE_OF_ONE_EPOCH
 from tests.unit.test_views import bar
 
@@ -134,3 +135,51 @@ print(*(file.relative_to(package).as_posix() for file in files if file.stat().st
     # Loaded only to build, not Python, and what prepares the process; but not what settings are, errors, files.
     expected = set(ended.stdout.split()) | {"layers.py", "native/kernels.c", "runtime.py"}
     assert set(module._CODE) == expected - {"params.py", "errors.py", "files.py", "study.py"}
+
+
+def test_a_remark_leaves_the_fingerprint_and_a_change_of_code_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "mnist_cnn"
+    shutil.copytree(Path(module.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(module, "__file__", str(package / "trial.py"))
+    first = fingerprint(TRIAL, "data", COMPUTE)
+    views = package / "views.py"
+    code = views.read_text()
+    views.write_text(code.replace('"""', '"""Above all: ', 1).replace("_CHUNK = 2000\n", "_CHUNK = 2000  # images\n\n"))
+    assert views.read_text() != code
+    assert fingerprint(TRIAL, "data", COMPUTE) == first
+    views.write_text(code.replace("_CHUNK = 2000\n", "_CHUNK = 1000\n"))
+    assert fingerprint(TRIAL, "data", COMPUTE) != first
+
+
+def test_what_is_not_a_remark_stays() -> None:
+    source = '''"""Of the module,
+in two lines."""
+
+# A remark.
+NAME = "# none"  # one
+
+
+class Kind:
+    """Of the class."""
+
+    text: str = """
+    # none
+    """
+
+    def method(self):
+        """Of the method."""
+        "no docstring".split()
+        return f"{self.text} # none"  # type: ignore
+'''
+    assert without_remarks(source).split("\n") == [
+        'NAME = "# none"',
+        "class Kind:",
+        '    text: str = """',
+        "    # none",
+        '    """',
+        "    def method(self):",
+        '        "no docstring".split()',
+        '        return f"{self.text} # none"',
+    ]
