@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import redirect_stderr
+from contextlib import closing, redirect_stderr
 from datetime import timedelta
 from pathlib import Path
 
@@ -52,13 +52,14 @@ def main(params: Path, study: Path, parts: Path, records: Path) -> None:
 
     failed = {}
     try:
-        for name, outcome in _outcomes(todo, parts, settings.split, settings.train, jobs):
-            if fingerprint(trials[name], data, compute) != prints[name]:
-                failed[name] = "the code was changed while it ran"
-            elif isinstance(outcome, Done):
-                save_record(records, name, {"fingerprint": prints[name], **outcome.result})
-            else:
-                failed[name] = outcome.reason
+        with closing(_outcomes(todo, parts, settings.split, settings.train, jobs)) as outcomes:
+            for name, outcome in outcomes:
+                if fingerprint(trials[name], data, compute) != prints[name]:
+                    failed[name] = "the code was changed while it ran"
+                elif isinstance(outcome, Done):
+                    save_record(records, name, {"fingerprint": prints[name], **outcome.result})
+                else:
+                    failed[name] = outcome.reason
     except KeyboardInterrupt:
         print("interrupted: 'make study' goes on from here", file=sys.stderr)
         raise
@@ -81,8 +82,11 @@ def _outcomes(
     }
     left = {name: an_epoch[name] * trial.recipe.epochs for name, trial in trials.items()}
     whole, started = sum(left.values()), time.monotonic()
-    with tqdm(total=whole, disable=None, smoothing=0, bar_format=_BAR) as bar:
-        for place, told in side_by_side(train, tasks, jobs, preload=["torch"]):
+    with (
+        tqdm(total=whole, disable=None, smoothing=0, bar_format=_BAR) as bar,
+        closing(side_by_side(train, tasks, jobs, preload=["torch"])) as running,
+    ):
+        for place, told in running:
             name = names[place]
             if not isinstance(told, Done | Failed):
                 left[name] -= an_epoch[name]

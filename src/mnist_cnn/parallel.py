@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 # Forked from a process that has loaded what the work needs, where the system can: seconds saved a task.
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
-_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
+# For a process that has told all, or was told to end, and has not ended yet.
+_PATIENCE_S = 10
 
 
 class Progress(NamedTuple):
@@ -40,9 +41,10 @@ def side_by_side(
     """Run ``work(*task, say)`` for each task, up to ``jobs`` at a time, in processes of their own.
 
     Yields what the tasks tell, as they tell it, with the task's place in ``tasks``: what they pass to ``say``, and
-    at the end of each its result, or how it failed: by an exception, or by the end of its process. When the caller
-    stops listening, by an exception too, all processes are ended. Ctrl-C and SIGTERM do the same, and only then what
-    they did before. To be called in the main thread.
+    at the end of each its result, or how it failed: by an exception, or by the end of its process. To be closed, by
+    ``contextlib.closing``, where the caller may stop listening before the end: all processes are ended then. When
+    Ctrl-C or SIGTERM has come and the caller asks for more, they are ended too, and then the signal's own handler is
+    called: one that raises nothing lets the iteration end early. To be called in the main thread.
 
     Args:
         work: a function that can be pickled.
@@ -54,9 +56,9 @@ def side_by_side(
         context.set_forkserver_preload(list(preload))
     waiting = deque(enumerate(tasks))
     running: dict[Connection, tuple[int, BaseProcess]] = {}
-    with _interruption() as interruption:
+    with _interruption() as (alarm, came):
         try:
-            while waiting or running:
+            while (waiting or running) and not came:
                 while waiting and len(running) < jobs:
                     place, task = waiting.popleft()
                     mine, theirs = context.Pipe(duplex=False)
@@ -64,61 +66,72 @@ def side_by_side(
                     process.start()
                     running[mine] = place, process
                     theirs.close()
-                for ready in wait([*running, interruption]):
-                    if ready is interruption:
-                        if interruption.recv(1)[0] in _INTERRUPTIONS:
-                            return
+                for ready in wait([*running, alarm]):
+                    if ready is alarm:
+                        alarm.recv(4096)
                         continue
                     pipe: Any = ready
                     place, process = running[pipe]
                     try:
                         told: Progress | Done | Failed = pipe.recv()
                     except (EOFError, OSError):  # its process has ended, perhaps in the middle of a message
-                        process.join()
-                        told = Failed(f"its process ended with status {process.exitcode}")
+                        told = Failed(f"its process ended with status {_end(process)}")
                     if not isinstance(told, Progress):
                         del running[pipe]
                         pipe.close()
-                        process.join()
+                        _end(process)
                     yield place, told
         finally:
             for _, process in running.values():
                 process.terminate()
             for _, process in running.values():
-                process.join()
+                _end(process)
+
+
+def _end(process: BaseProcess) -> int | None:
+    """Wait until a process has ended, and end it if it does not; returns its exit status."""
+    process.join(_PATIENCE_S)
+    process.kill()
+    process.join()
+    return process.exitcode
 
 
 @contextmanager
-def _interruption() -> Iterator[socket.socket]:
-    """A socket that tells the numbers of signals that came; what Ctrl-C and SIGTERM do waits until the end.
+def _interruption() -> Iterator[tuple[socket.socket, list[int]]]:
+    """A socket that can be read from when a signal has come, and which of SIGINT and SIGTERM have.
 
-    They raise an exception wherever Python is just then: in the start of a process, which would be known to nobody
-    and complain of the one that asked for it, or in a finalizer, where exceptions are lost and the work would go on.
+    What they do waits until the end: an exception that a handler raises comes wherever Python is just then. That may be
+    in the start of a process, which would be known to nobody and complain of the one that asked for it, or in a
+    finalizer, where exceptions are lost and the work would go on.
     """
     came: list[int] = []
+    handlers: dict[signal.Signals, Any] = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)
+    }
     reader, writer = socket.socketpair()
     with closing(reader), closing(writer):
         writer.setblocking(False)
-        # Written to as the signal comes: a handler runs only when Python goes on, which in a wait may be never.
-        others = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        handlers = {
-            number: signal.signal(number, lambda number, _: came.append(number))
-            for number in _INTERRUPTIONS
-            if signal.getsignal(number) is not signal.SIG_IGN
-        }
+        others = -1
         try:
-            yield reader
+            # A handler alone does not end a wait: Python goes on waiting after it.
+            others = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+            for number in handlers:
+                signal.signal(number, lambda number, _: came.append(number))
+            yield reader, came
         finally:
+            signal.set_wakeup_fd(others)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            signal.set_wakeup_fd(others)
             for late in came:
                 signal.raise_signal(late)
 
 
 def _worker(work: Callable[..., Any], task: tuple, pipe: Connection) -> None:
-    # Ctrl-C comes to all processes of a terminal: the first one says what is to be said.
-    with suppress(KeyboardInterrupt, BrokenPipeError):
+    # Ctrl-C comes to all processes of a terminal; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(BrokenPipeError):
         try:
             told: Done | Failed = Done(work(*task, lambda value: pipe.send(Progress(value))))
         except Exception as error:

@@ -6,6 +6,7 @@ import io
 import json
 import tokenize
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +40,8 @@ _CODE = (
     "trial.py",
     "views.py",
 )
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def measure(
@@ -100,7 +103,7 @@ def digest_of(files: list[Path]) -> str:
 def fingerprint(trial: Trial, data: str, compute: Compute) -> str:
     """A name for what a trial's result follows from, settings, code and images: 64 hexadecimal digits.
 
-    Neither the machine nor the libraries' versions are in it, nor what the code says to its readers alone.
+    Neither the machine nor the libraries' versions are in it, nor comments and docstrings of the Python code.
 
     Args:
         data: the images' name, by ``digest_of``.
@@ -113,25 +116,36 @@ def fingerprint(trial: Trial, data: str, compute: Compute) -> str:
 
 
 def _code(file: Path) -> str:
-    """A source file's text; where it is Python, without remarks."""
+    """A source file's text; where it is Python, without remarks, unless it is not whole, in the middle of a change."""
     text = file.read_text(encoding="utf-8")
-    return without_remarks(text) if file.suffix == ".py" else text
+    if file.suffix == ".py":
+        with suppress(SyntaxError, ValueError, tokenize.TokenError):
+            return without_remarks(text)
+    return text
 
 
 @cache
 def without_remarks(source: str) -> str:
-    """Python source without comments, docstrings and blank lines: a better one is not worth hours of training.
+    """Python source without comments, docstrings and blank lines: to reword them should not cost hours of training.
 
     Not as ``ast.unparse`` writes it, which depends on Python's version.
     """
     lines = source.split("\n")
+    dropped = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        row, column = token.start[0] - 1, token.start[1]
         if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
+            lines[row] = lines[row][:column].rstrip()
+        elif token.type == tokenize.NL and not lines[row].strip():  # inside a string there is none
+            dropped.add(row)
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            docstring = node.body[0]
-            for row in range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1):
-                lines[row - 1] = ""
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node) is not None:
+            dropped |= _whole_lines(node.body[0], lines)
+    return "\n".join(line for row, line in enumerate(lines) if row not in dropped)
+
+
+def _whole_lines(statement: ast.stmt, lines: list[str]) -> set[int]:
+    """The rows of a statement that shares none of its lines with another; else none."""
+    first, last = statement.lineno - 1, (statement.end_lineno or statement.lineno) - 1
+    around = lines[first].encode()[: statement.col_offset], lines[last].encode()[statement.end_col_offset :]
+    return set() if b"".join(around).strip() else set(range(first, last + 1))

@@ -3,12 +3,14 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 
 import pytest
 
+from mnist_cnn import parallel
 from mnist_cnn.parallel import Done, Failed, Progress, side_by_side
 
 
@@ -20,6 +22,8 @@ def work(task: str, say: Callable[[object], object]) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
     if task == "wait":
         time.sleep(600)
+    if task == "stay":
+        threading.Thread(target=time.sleep, args=(600,)).start()
     return task.upper()
 
 
@@ -44,6 +48,14 @@ def test_a_task_that_fails_is_told_of_and_leaves_the_others_alone(failing: str, 
     told = outcome(["a", failing, "b"], 2)
     assert told[1][-1] == Failed(reason)
     assert [told[0][-1], told[2][-1]] == [Done("A"), Done("B")]
+
+
+def test_a_process_that_stays_when_its_task_is_done_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_PATIENCE_S", 0.1)
+    assert outcome(["stay", "a"], 1) == {
+        0: [Progress("stay begins"), Done("STAY")],
+        1: [Progress("a begins"), Done("A")],
+    }
 
 
 def test_no_task_is_no_work() -> None:

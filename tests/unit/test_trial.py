@@ -149,8 +149,9 @@ def test_a_remark_leaves_the_fingerprint_and_a_change_of_code_does_not(
     views.write_text(code.replace('"""', '"""Above all: ', 1).replace("_CHUNK = 2000\n", "_CHUNK = 2000  # images\n\n"))
     assert views.read_text() != code
     assert fingerprint(TRIAL, "data", COMPUTE) == first
-    views.write_text(code.replace("_CHUNK = 2000\n", "_CHUNK = 1000\n"))
-    assert fingerprint(TRIAL, "data", COMPUTE) != first
+    for change in ("1000", "(2000"):  # as soon as it is saved, in the middle of a change, too
+        views.write_text(code.replace("_CHUNK = 2000\n", f"_CHUNK = {change}\n"))
+        assert fingerprint(TRIAL, "data", COMPUTE) != first
 
 
 def test_what_is_not_a_remark_stays() -> None:
@@ -166,9 +167,10 @@ class Kind:
 
     text: str = """
     # none
-    """
 
-    def method(self):
+    """  # a text
+
+    async def method(self):
         """Of the method."""
         "no docstring".split()
         return f"{self.text} # none"  # type: ignore
@@ -178,8 +180,23 @@ class Kind:
         "class Kind:",
         '    text: str = """',
         "    # none",
+        "",
         '    """',
-        "    def method(self):",
+        "    async def method(self):",
         '        "no docstring".split()',
         '        return f"{self.text} # none"',
+        "",
     ]
+
+
+@pytest.mark.parametrize(
+    ("source", "other"),
+    [
+        ('def f(rate=0.1): "That."', 'def f(rate=0.2): "That."'),
+        ('class A(B): "That."', 'class A(C): "That."'),
+        ('"""That."""; x = 1', '"""That."""; x = 2'),
+        ('x = """\n\n"""', 'x = """\n"""'),
+    ],
+)
+def test_code_beside_a_remark_counts(source: str, other: str) -> None:
+    assert without_remarks(source) != without_remarks(other)
