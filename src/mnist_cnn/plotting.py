@@ -109,7 +109,8 @@ def accuracy_against_parameters(models: list[Measured], params: Params) -> Figur
         for model in models
         if model.metrics["meets_accuracy_target"] and model.metrics["meets_parameters_target"]
     ]
-    who = f"{' and '.join(reaching)} reach{'es' if len(reaching) == 1 else ''}" if reaching else "No model reaches"
+    names = ", ".join([*reaching[:-2], " and ".join(reaching[-2:])])
+    who = f"{names} reach{'es' if len(reaching) == 1 else ''}" if reaching else "No model reaches"
     figure = Figure(figsize=(9, 5.2), layout="constrained")
     axes = figure.add_subplot()
     figure.suptitle(f"{who} {targets.test_accuracy:g} % with fewer than {targets.parameters_below:,} parameters")

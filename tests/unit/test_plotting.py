@@ -237,12 +237,13 @@ def test_a_seed_that_went_astray_is_written_at_the_bottom_and_the_target_is_alwa
         ([], "No model reaches"),
         (["model_2"], "model_2 reaches"),
         (["model_1", "model_2"], "model_1 and model_2 reach"),
+        (["model_1", "model_2", "model_3"], "model_1, model_2 and model_3 reach"),
     ],
 )
 def test_the_target_corner_is_headed_by_those_in_it(corner: list[str], title: str) -> None:
     good, bad = [(4, 9, 60)], [(4, 9, 61)]
-    models = [measured(name, good if name in corner else bad) for name in ("model_1", "model_2")]
-    large = measured("model_3", good, parameters=8000)
+    models = [measured(name, good if name in corner else bad) for name in ("model_1", "model_2", "model_3")]
+    large = measured("model_4", good, parameters=8000)
     figure = plotting.accuracy_against_parameters([*models, large], PARAMS)
     assert figure.get_suptitle() == f"{title} 99.4 % with fewer than 8,000 parameters"
 
