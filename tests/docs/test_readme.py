@@ -61,7 +61,8 @@ def test_what_is_said_of_the_seeds_is_so() -> None:
     assert (best["recipe"], best["model"]) == ("equal", "model_1")
     assert (sure, len(changes), ablation["none"]["seeds"]) == (["no_average"], 10, 3)
     for said in (
-        f"Model_7 has {seventh['parameters']:,}: {seventh['mean']:.2f} % on average, the lowest {seventh['minimum']:.2f} %",
+        f"Model_7 has {seventh['parameters']:,}: {seventh['mean']:.2f} % on average, "
+        f"the lowest {seventh['minimum']:.2f} %",
         f"the lowest at {fifth['minimum']:.2f}, {sixth['minimum']:.2f} and {seventh['minimum']:.2f} %",
         f"The means of 5 and 6 are {fifth['mean']:.2f} and {sixth['mean']:.2f} %",
         f"misses them by {99.6 - sixth['mean']:.2f} and {99.5 - sixth['minimum']:.2f}",
