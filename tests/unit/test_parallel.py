@@ -5,13 +5,21 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 
 import pytest
 
 from mnist_cnn import parallel
 from mnist_cnn.parallel import Done, Failed, Progress, side_by_side
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, even where the tests run in the background, whose shell has them ignore it."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 def work(task: str, say: Callable[[object], object]) -> str:
@@ -115,11 +123,8 @@ def test_an_interruption_is_not_lost_on_a_caller_who_stops_listening() -> None:
 
 
 def test_an_interruption_that_is_ignored_stays_so() -> None:
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        running = side_by_side(work, [("a",), ("b",)], 1, preload=["json"])
-        next(running)
-        signal.raise_signal(signal.SIGINT)
-        assert [told for _, told in running] == [Done("A"), Progress("b begins"), Done("B")]
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    running = side_by_side(work, [("a",), ("b",)], 1, preload=["json"])
+    next(running)
+    signal.raise_signal(signal.SIGINT)
+    assert [told for _, told in running] == [Done("A"), Progress("b begins"), Done("B")]
