@@ -557,16 +557,27 @@ INLINE Norm norm_of(const Block *block, int c) {
     return (Norm){channel[MEAN * row], channel[SCALE * row], channel[SHIFT * row]};
 }
 
-/* The activation at a position, and by how much a change of batch norm's result changes it. */
+/* The activation at a position, and the factor that dropout gave it. As in PyTorch, what is not finite stays visible:
+ * ReLU lets NaN through, and dropout multiplies with zero where it drops. */
 INLINE vec activate(const int relu, const int drop, const Block *block, vec y, Norm norm, uint32_t position,
-                    vec *slope) {
+                    vec *factor) {
     vec v = (y - norm.mean) * norm.scale + norm.shift;
-    mask open = relu ? v > splat(0) : ~(mask){0};
-    if (drop) open &= survives(block, position);
-    float scale = drop ? block->keep_scale : 1;
-    *slope = select(open, splat(scale), splat(0));
-    return select(open, v * scale, splat(0));
+    *factor = splat(1);
+    if (drop) {
+        *factor = select(survives(block, position), splat(block->keep_scale), splat(0));
+        v *= *factor;
+    }
+    return relu ? select(v <= splat(0), splat(0), v) : v;
 }
+
+/* The gradient of batch norm's result from that of the activation. */
+INLINE vec activate_backward(const int relu, const int drop, vec gradient, vec activation, vec factor) {
+    if (relu) gradient = select(activation <= splat(0), splat(0), gradient);
+    return drop ? gradient * factor : gradient;
+}
+
+/* Whether max pooling takes this value in place of the largest so far: the first of equal ones, and the last NaN. */
+INLINE mask is_larger(vec value, vec best) { return (value > best) | (value != value); }
 
 INLINE void activate_group(const int relu, const int drop, const Block *block, int group) {
     int height = block->height, width = block->width, z_width = z_row(block);
@@ -587,7 +598,7 @@ INLINE void activate_group(const int relu, const int drop, const Block *block, i
                     vec best = VALUE(2 * row, 2 * column);
                     UNROLL for (int corner = 1; corner < 4; corner++) {
                         vec other = VALUE(2 * row + corner / 2, 2 * column + corner % 2);
-                        best = select(other > best, other, best);
+                        best = select(is_larger(other, best), other, best);
                     }
                     z[row * z_width + column] = best;
                 }
@@ -610,7 +621,7 @@ INLINE void activate_group_backward(const int relu, const int drop, const Block 
         uint32_t start = (group * block->outputs + c) * height * width;
         const vec *y = y_of(block, group, c), *dz = dz_of(block, group, c);
         vec *dy = dy_of(block, group, c);
-        vec sum = splat(0), product = splat(0), slope;
+        vec sum = splat(0), product = splat(0);
 #define ADD(row, column, gradient)                                                                                 \
     {                                                                                                              \
         vec g = gradient;                                                                                          \
@@ -625,20 +636,20 @@ INLINE void activate_group_backward(const int relu, const int drop, const Block 
                     dy[row * dy_width + column] = splat(0);
             for (int row = 0; row < block->z_height; row++)
                 for (int column = 0; column < block->z_width; column++) {
-                    vec value[4], slopes[4], best;
+                    vec value[4], factor[4], best;
+                    mask chosen = {0};
                     UNROLL for (int corner = 0; corner < 4; corner++) {
                         int position = (2 * row + corner / 2) * width + 2 * column + corner % 2;
                         value[corner] =
-                            activate(relu, drop, block, y[position], norm, start + position, &slopes[corner]);
-                        best = corner ? select(value[corner] > best, value[corner], best) : value[corner];
+                            activate(relu, drop, block, y[position], norm, start + position, &factor[corner]);
+                        mask larger = corner ? is_larger(value[corner], best) : ~(mask){0};
+                        best = corner ? select(larger, value[corner], best) : value[corner];
+                        chosen = (larger & corner) | (~larger & chosen);
                     }
-                    /* The first of equal values has it, as in PyTorch. */
-                    mask free = ~(mask){0};
                     UNROLL for (int corner = 0; corner < 4; corner++) {
-                        mask chosen = free & (value[corner] == best);
-                        free &= ~chosen;
+                        vec gradient = select(chosen == corner, dz[row * block->z_width + column], splat(0));
                         ADD(2 * row + corner / 2, 2 * column + corner % 2,
-                            select(chosen, dz[row * block->z_width + column] * slopes[corner], splat(0)));
+                            activate_backward(relu, drop, gradient, value[corner], factor[corner]));
                     }
                 }
         } else {
@@ -646,8 +657,9 @@ INLINE void activate_group_backward(const int relu, const int drop, const Block 
             for (int row = 0; row < height; row++)
                 for (int column = 0; column < width; column++) {
                     int position = row * width + column;
-                    activate(relu, drop, block, y[position], norm, start + position, &slope);
-                    ADD(row, column, (block->pool == POOL_NONE ? dz[position] : share) * slope);
+                    vec factor, value = activate(relu, drop, block, y[position], norm, start + position, &factor);
+                    vec gradient = block->pool == POOL_NONE ? dz[position] : share;
+                    ADD(row, column, activate_backward(relu, drop, gradient, value, factor));
                 }
         }
 #undef ADD
@@ -719,7 +731,8 @@ INLINE void batch_statistics(const Block *block, int groups, int images, int c, 
         double apart = block->sums[(group * block->outputs + c) * 2] / here - *mean;
         squares += here * apart * apart;
     }
-    *variance = fmax(0, squares / count);
+    /* fmax would turn NaN into 0. */
+    *variance = squares < 0 ? 0 : squares / count;
 }
 
 /* Each channel's batch norm: by the batch's own statistics, which the running ones follow, or by the running ones. */
@@ -763,7 +776,8 @@ static void fold_norm_backward(const Block *block, int groups, int images) {
         double projected = product * inverse;
         block->dbeta[c] = sum;
         block->dgamma[c] = projected;
-        if (block->dbias) block->dbias[c] = 0; /* Batch norm takes the mean away again. */
+        /* Batch norm takes the mean away again: 0, or NaN where the gradient is not finite. */
+        if (block->dbias) block->dbias[c] = (sum - sum) + (projected - projected);
         channel[DY_MEAN * row] = sum / count;
         channel[SLOPE * row] = inverse * projected / count;
     }

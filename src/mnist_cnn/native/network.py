@@ -4,7 +4,7 @@ Every buffer is made once: a training step allocates nothing of size.
 """
 
 import ctypes
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
+from mnist_cnn.layers import Network
 from mnist_cnn.native.build import load
 
 LANES = 16
@@ -66,27 +67,97 @@ _PLACES: dict[type[nn.Module], str] = {
     nn.AvgPool2d: "pool",
     nn.AdaptiveAvgPool2d: "pool",
 }
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
-def group_layers(network: Iterable[nn.Module]) -> list[Layers]:
-    """A flat network's layers by blocks.
+class UnsupportedError(ValueError):
+    """The kernels do not compute a network; the message names the layer or what else is unknown to them."""
+
+
+def supports(network: nn.Module, size: tuple[int, int, int] = (1, 28, 28)) -> str | None:
+    """Why the kernels do not compute a network for images of a ``size`` (channels, height, width); None: they do.
+
+    They go by exact types and look at every option: what they do not know might compute something else.
+    """
+    try:
+        _plan(network, size)
+    except UnsupportedError as reason:
+        return str(reason)
+    return None
+
+
+def group_layers(network: nn.Module) -> list[Layers]:
+    """A network's layers by blocks.
 
     Raises:
-        ValueError: a layer that has no place in a block, or not there.
+        UnsupportedError: a layer that has no place in a block, or not there.
     """
     order = list(dict.fromkeys(_PLACES.values()))
     blocks: list[Layers] = []
-    for layer in network:
-        if isinstance(layer, nn.Conv2d):
-            if any(block.conv is layer for block in blocks):
-                raise ValueError(f"the kernels know each layer at one place, and {layer} stands at two")
+    row = list(_in_a_row(network))
+    if row and type(row[-1]) is nn.Flatten and (row[-1].start_dim, row[-1].end_dim) == (1, -1):
+        row.pop()  # scores are flat anyway
+    for layer in row:
+        if type(layer) is nn.Conv2d:
             blocks.append(Layers(layer))
             continue
-        place = next((place for kind, place in _PLACES.items() if isinstance(layer, kind)), None)
+        place = _PLACES.get(type(layer))
         if place is None or not blocks or any(getattr(blocks[-1], taken) for taken in order[order.index(place) :]):
-            raise ValueError(f"the kernels know convolutions, each followed by {', '.join(order)}, not {layer} here")
+            raise UnsupportedError(
+                f"the kernels know convolutions, each followed by {', '.join(order)}, not {_told(layer)} here"
+            )
         setattr(blocks[-1], place, layer)
+    if not blocks:
+        raise UnsupportedError("the kernels know convolutions, and there is none")
     return blocks
+
+
+def _in_a_row(network: nn.Module) -> Iterator[nn.Module]:
+    """The layers of a sequence, those of a sequence in it included."""
+    if type(network) not in (nn.Sequential, Network) or not isinstance(network, nn.Sequential):
+        raise UnsupportedError(f"the kernels know layers in a row, not the forward pass of {type(network).__name__}")
+    _check_is_plain(network)
+    # Not its children, which leave out the second of two places where one layer stands.
+    for layer in network:
+        if type(layer) is nn.Sequential:
+            yield from _in_a_row(layer)
+        else:
+            _check_is_plain(layer)
+            yield layer
+
+
+def _check_is_plain(layer: nn.Module) -> None:
+    """Nothing is attached to a layer that changes what it computes."""
+    if any(getattr(layer, hooks) for hooks in _HOOKS) or "forward" in vars(layer):
+        raise UnsupportedError(f"the kernels know layers as PyTorch has them, without hooks: {_told(layer)} has one")
+    for name, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
+        is_plain = type(tensor) in (Tensor, nn.Parameter) and tensor.device.type == "cpu" and tensor.is_contiguous()
+        if not is_plain or (tensor.is_floating_point() and tensor.dtype != torch.float32):
+            raise UnsupportedError(
+                f"the kernels know contiguous float32 tensors on the CPU, not {name} of {_told(layer)}"
+            )
+
+
+def _told(layer: nn.Module) -> str:
+    """A layer as PyTorch writes it, in one line."""
+    return type(layer).__name__ if next(layer.children(), None) is not None else " ".join(repr(layer).split())
+
+
+def _plan(network: nn.Module, size: tuple[int, int, int]) -> tuple[list[Layers], ctypes.Array[_Block]]:
+    """The network's blocks, and their description without addresses. Raises UnsupportedError."""
+    layers = group_layers(network)
+    modules = [module for block in layers for module in vars(block).values() if module is not None]
+    weights = [weight.data_ptr() for module in modules for weight in module.parameters()]
+    if len(weights) != len(set(weights)):
+        raise UnsupportedError("the kernels know each layer at one place, and here two share their weights")
+    blocks = (_Block * len(layers))()
+    for block, parts in zip(blocks, layers, strict=True):
+        size = _describe(block, parts, size)
+    if size[1:] != (1, 1):
+        raise UnsupportedError(f"the kernels know one position at the end, not {size[1]} x {size[2]}")
+    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        block.z_padding = following.padding if following else 0
+    return layers, blocks
 
 
 class NativeNetwork:
@@ -101,26 +172,23 @@ class NativeNetwork:
     Args:
         size: of one image: channels, height, width.
 
+    NaN and infinity in images, weights and gradients reach the results as in PyTorch, with one difference: where
+    several neighbouring results are computed together, an infinity among their inputs may become NaN in all of them.
+
     Raises:
-        ValueError: a layer that the kernels do not know.
+        UnsupportedError: something that the kernels do not know, as ``supports`` says beforehand.
+        ValueError: batch norm, in training, of a batch that has one value a channel; as in PyTorch.
     """
 
-    def __init__(self, network: nn.Sequential, size: tuple[int, int, int], batch_size: int, threads: int = 1) -> None:
+    def __init__(self, network: nn.Module, size: tuple[int, int, int], batch_size: int, threads: int = 1) -> None:
         self.parameters = list(network.parameters())
-        self._layers = group_layers(network)
+        self._layers, self._blocks = _plan(network, size)
         self._groups = -(-batch_size // LANES)
         self._gradients: dict[Tensor, Tensor] = {p: torch.zeros_like(p) for p in self.parameters}
         self._kernels, self._barrier = load(), _Barrier()
         self._threads = threads
         self._workers = ThreadPoolExecutor(max(1, threads - 1))
         self._kept: list[Tensor] = []
-        self._blocks = (_Block * len(self._layers))()
-        for block, layers in zip(self._blocks, self._layers, strict=True):
-            size = _describe(block, layers, size)
-        if size[1:] != (1, 1):
-            raise ValueError(f"the network ends with {size[1]} x {size[2]} positions, not with one")
-        for block, following in zip(self._blocks, [*self._blocks[1:], None], strict=True):
-            block.z_padding = following.padding if following else 0
         first = self._blocks[0]
         x = self._buffer(first.inputs, first.height + first.kernel - 1, first.width + first.kernel - 1)
         self._inputs = _inner(x, first.padding)
@@ -147,6 +215,8 @@ class NativeNetwork:
     def forward(self, inputs: Tensor) -> Tensor:
         """Scores in training mode, without a way back to the parameters."""
         for block, layers in zip(self._blocks, self._layers, strict=True):
+            if block.norm and len(inputs) * block.height * block.width == 1:
+                raise ValueError("batch norm needs more than one value a channel in training; here is a batch of one")
             if layers.norm is not None and layers.norm.num_batches_tracked is not None:
                 layers.norm.num_batches_tracked.add_(1)
             if block.drop_below:
@@ -154,13 +224,16 @@ class NativeNetwork:
         return self._forward(inputs, training=True)
 
     def _forward(self, inputs: Tensor, training: bool) -> Tensor:
-        _spread(inputs.reshape(-1, *self._inputs.shape[1:4]), self._inputs)
+        images = inputs.reshape(-1, *self._inputs.shape[1:4])
+        # Lanes without an image hold the first one again: what they compute is not finite only where it is, too.
+        missing = -len(images) % LANES
+        _spread(torch.cat([images, images[:1].expand(missing, -1, -1, -1)]), self._inputs)
         self._run(self._kernels.forward, len(inputs), training)
         return self._scores.permute(0, 4, 1, 2, 3).reshape(-1, self._scores.shape[1])[: len(inputs)].clone()
 
     def backward(self, gradient: Tensor) -> list[Tensor]:
         """The gradients of the parameters, in their order, from that of the scores ``(N, classes)``."""
-        _spread(gradient[:, :, None, None], self._score_gradients)
+        _spread(F.pad(gradient[:, :, None, None], (0, 0, 0, 0, 0, 0, 0, -len(gradient) % LANES)), self._score_gradients)
         self._run(self._kernels.backward, len(gradient))
         return [gradient.clone() for gradient in self._gradients.values()]
 
@@ -231,41 +304,65 @@ class _Pass(torch.autograd.Function):
 
 def _describe(block: _Block, layers: Layers, size: tuple[int, int, int]) -> tuple[int, int, int]:
     """Fill in a block's numbers for inputs of a ``size``; returns the size of its result."""
-    conv, norm, pool = layers.conv, layers.norm, layers.pool
+    height, width = _describe_convolution(block, layers.conv, size)
+    block.relu = layers.relu is not None
+    if layers.norm is not None:
+        norm = layers.norm
+        known = norm.affine and norm.track_running_stats and norm.momentum is not None
+        _require(norm, known and norm.num_features == block.outputs)
+        block.norm, block.epsilon, block.momentum = True, norm.eps, norm.momentum
+    if layers.dropout is not None:
+        _require(layers.dropout, layers.dropout.p < 1)
+        block.drop_below = min(round(layers.dropout.p * 2**32), 2**32 - 1)
+        block.keep_scale = 2**32 / (2**32 - block.drop_below)
+    block.pool, block.z_height, block.z_width = _pooled(layers.pool, height, width)
+    return block.outputs, block.z_height, block.z_width
+
+
+def _describe_convolution(block: _Block, conv: nn.Conv2d, size: tuple[int, int, int]) -> tuple[int, int]:
+    """A convolution's numbers; returns height and width of its result."""
     inputs, height, width = size
     kernel_size = conv.kernel_size
     if kernel_size == (height, width) and conv.padding == (0, 0):
         # A convolution over the whole map sees each position as an input of its own.
         kernel_size, inputs, height, width = (1, 1), inputs * height * width, 1, 1
-    plain = conv.stride == (1, 1) and conv.dilation == (1, 1) and conv.in_channels == size[0]
-    if kernel_size not in ((1, 1), (3, 3)) or conv.padding not in ((0, 0), (1, 1), (2, 2)) or not plain:
-        raise ValueError(f"the kernels do not know {conv}")
+    plain = conv.stride == (1, 1) and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+    sizes = kernel_size in ((1, 1), (3, 3)) and conv.padding in ((0, 0), (1, 1), (2, 2))
+    _require(conv, plain and sizes and conv.in_channels == size[0])
     kernel, padding = kernel_size[0], int(conv.padding[0])
     height, width = height + 2 * padding - kernel + 1, width + 2 * padding - kernel + 1
+    _require(conv, height > 0 and width > 0)
     block.inputs, block.outputs, block.kernel, block.padding = inputs, conv.out_channels, kernel, padding
     block.height, block.width, block.dy_padding = height, width, max(0, kernel - 1 - padding)
     block.sections = conv.groups
-    block.relu = layers.relu is not None
-    if norm is not None:
-        if not norm.affine or not norm.track_running_stats or norm.momentum is None:
-            raise ValueError(f"the kernels do not know {norm}")
-        block.norm, block.epsilon, block.momentum = True, norm.eps, norm.momentum
-    if layers.dropout is not None:
-        block.drop_below = min(round(layers.dropout.p * 2**32), 2**32 - 1)
-        block.keep_scale = 2**32 / (2**32 - block.drop_below)
+    return height, width
+
+
+def _pooled(pool: nn.Module | None, height: int, width: int) -> tuple[int, int, int]:
+    """The kind of pooling, and height and width of its result."""
     if pool is None:
-        block.z_height, block.z_width = height, width
-    elif isinstance(pool, nn.MaxPool2d) and pool.kernel_size == pool.stride == 2 and not pool.padding:
-        block.pool, block.z_height, block.z_width = _MAX_POOL, height // 2, width // 2
-    elif isinstance(pool, nn.AdaptiveAvgPool2d) and pool.output_size == 1 or _averages(pool, height, width):
-        block.pool, block.z_height, block.z_width = _AVERAGE_POOL, 1, 1
-    else:
-        raise ValueError(f"the kernels do not know {pool}")
-    return block.outputs, block.z_height, block.z_width
+        return 0, height, width
+    if isinstance(pool, nn.MaxPool2d):
+        windows = _pair(pool.kernel_size) == _pair(pool.stride) == (2, 2) and _pair(pool.padding) == (0, 0)
+        plain = _pair(pool.dilation) == (1, 1) and not pool.ceil_mode and not pool.return_indices
+        _require(pool, windows and plain and height > 1 and width > 1)
+        return _MAX_POOL, height // 2, width // 2
+    if isinstance(pool, nn.AvgPool2d):
+        whole = _pair(pool.kernel_size) == (height, width) and _pair(pool.padding) == (0, 0)
+        _require(pool, whole and pool.divisor_override is None)
+    elif isinstance(pool, nn.AdaptiveAvgPool2d):
+        _require(pool, _pair(pool.output_size) == (1, 1))
+    return _AVERAGE_POOL, 1, 1
 
 
-def _averages(pool: nn.Module, height: int, width: int) -> bool:
-    return isinstance(pool, nn.AvgPool2d) and height == width == pool.kernel_size and not pool.padding
+def _pair(size: object) -> object:
+    """What PyTorch takes one number for: the same in both directions."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _require(layer: nn.Module, known: bool) -> None:
+    if not known:
+        raise UnsupportedError(f"the kernels do not know {_told(layer)} here")
 
 
 def _inner(buffer: Tensor, padding: int) -> Tensor:
@@ -275,9 +372,6 @@ def _inner(buffer: Tensor, padding: int) -> Tensor:
 
 
 def _spread(images: Tensor, buffer: Tensor) -> None:
-    """Copy ``(N, C, H, W)`` into the lanes of ``(groups, C, H, W, 16)``; the rest of the last group becomes zero."""
-    missing = -len(images) % LANES
-    if missing:
-        images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, missing))
+    """Copy ``(N, C, H, W)``, N a multiple of the lanes, into the lanes of ``(groups, C, H, W, 16)``."""
     lanes = images.unflatten(0, (-1, LANES)).permute(0, 2, 3, 4, 1)
     buffer[: len(lanes)].copy_(lanes)
