@@ -9,6 +9,7 @@ from mnist_cnn import runtime
 from mnist_cnn.checkpoint import load_weights
 from mnist_cnn.data import load_images, load_normalisation
 from mnist_cnn.describe import receptive_field
+from mnist_cnn.engine import choose_engine
 from mnist_cnn.evaluation import evaluate
 from mnist_cnn.files import write_text
 from mnist_cnn.metrics import recall
@@ -25,6 +26,7 @@ def main(
     compute = runtime.prepare(settings.train)
     network = build(model)
     load_weights(weights, network)
+    choice = choose_engine(network, compute)
     result = evaluate(
         network,
         {name: load_images(parts / f"{name}.safetensors") for name in ("train", "val", "test")},
@@ -33,12 +35,13 @@ def main(
         settings.targets,
         batch_size=settings.evaluate.batch_size,
         calibration_bins=settings.evaluate.calibration_bins,
-        compute=compute,
+        compute=choice.compute,
     )
+    print(f"[INFO] Using device: {compute.device}; {choice.told}")
     for name, value in result.metrics.items():
         print(f"[INFO] {model} {name}: {value}")
 
-    write_text(metrics, json.dumps(result.metrics, indent=2) + "\n")
+    write_text(metrics, json.dumps(result.metrics, indent=2, allow_nan=False) + "\n")
     cells = pd.Series(result.confusion.flatten()).rename("count")
     digits = pd.MultiIndex.from_product([range(10), range(10)], names=["actual", "predicted"])
     write_text(confusion, cells.set_axis(digits).to_csv(lineterminator="\n"))
@@ -50,7 +53,7 @@ def main(
         "confusion": result.confusion.tolist(),
         "misread": [image._asdict() for image in result.misread],
     }
-    write_text(record, json.dumps(kept) + "\n")
+    write_text(record, json.dumps(kept, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def main(
     markdown = comparison_markdown(models, settings)
     write_text(table, markdown)
     write_text(numbers, comparison_table(models, settings).to_csv(index=False, lineterminator="\n"))
-    write_text(selected, json.dumps({"model": chosen.name, **chosen.metrics}, indent=2) + "\n")
+    write_text(selected, json.dumps({"model": chosen.name, **chosen.metrics}, indent=2, allow_nan=False) + "\n")
     write_text(curve, curves(models).to_csv(index=False, lineterminator="\n"))
     write_text(confusion, confusion_table(chosen).to_csv(index=False, lineterminator="\n"))
 

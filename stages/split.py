@@ -24,7 +24,7 @@ def main(params: Path, raw: Path, parts: Path) -> None:
         counts = " ".join(f"{count:,}" for count in part.labels.bincount(minlength=10).tolist())
         print(f"[INFO] {name}: {len(part.labels):,} images; of the digits 0 to 9: {counts}")
     recorded = statistics(split)
-    write_text(parts / "statistics.json", json.dumps(recorded, indent=2) + "\n")
+    write_text(parts / "statistics.json", json.dumps(recorded, indent=2, allow_nan=False) + "\n")
     print(f"[INFO] training pixels: mean {recorded['mean']}, deviation {recorded['std']}")
 
 

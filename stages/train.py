@@ -10,6 +10,7 @@ from mnist_cnn import runtime
 from mnist_cnn.checkpoint import save_weights
 from mnist_cnn.data import load_images, load_normalisation
 from mnist_cnn.describe import layer_table, receptive_field
+from mnist_cnn.engine import choose_engine
 from mnist_cnn.files import write_text
 from mnist_cnn.models import build
 from mnist_cnn.params import load
@@ -22,10 +23,7 @@ def main(params: Path, model: str, train: Path, val: Path, statistics: Path, wei
     settings = load(params)
     shared, recipe = settings.train, settings.models[model]
     compute = runtime.prepare(shared)
-    print(
-        f"[INFO] Using device: {compute.device} ({compute.engine} engine, {compute.threads} threads, "
-        f"{compute.precision})"
-    )
+    print(f"[INFO] Using device: {compute.device}, precision {compute.precision}")
 
     print("[STEP 1/5] Preparing datasets...")
     train_images, val_images, normalisation = load_images(train), load_images(val), load_normalisation(statistics)
@@ -41,20 +39,16 @@ def main(params: Path, model: str, train: Path, val: Path, statistics: Path, wei
     torch.manual_seed(shared.seed)
     network = build(model, recipe.dropout)
     print(layer_table(network))
-    print(f"[INFO] Receptive field of the last convolution: {receptive_field(network)} px")
+    field = receptive_field(network)
+    print(f"[INFO] Receptive field of the last convolution: {'not known' if field is None else f'{field} px'}")
+    choice = choose_engine(network, compute)
+    print(f"[INFO] Engine: {choice.told}")
 
     print("[STEP 3/5] Starting training and validation...", flush=True)
     started = time.monotonic()
     records = []
-    for record in fit(
-        network,
-        train_images,
-        val_images,
-        normalisation,
-        recipe,
-        seed=shared.seed,
-        compute=compute,
-    ):
+    run = fit(network, train_images, val_images, normalisation, recipe, seed=shared.seed, compute=choice.compute)
+    for record in run:
         records.append(record.figures())
         seconds = time.monotonic() - started
         print(

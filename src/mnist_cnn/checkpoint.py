@@ -13,7 +13,8 @@ from mnist_cnn.files import whole_file
 def save_weights(path: Path, network: nn.Module) -> None:
     """Store a network's weights and buffers."""
     with whole_file(path) as scratch:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}, scratch)
+        # Copies, because layers may share a weight, and the file's format has each tensor apart.
+        save_file({name: tensor.cpu().clone().contiguous() for name, tensor in network.state_dict().items()}, scratch)
 
 
 def load_weights(path: Path, network: nn.Module) -> None:

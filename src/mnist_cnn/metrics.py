@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mnist_cnn.data import CLASSES, Images, Normalisation, intensities
+from mnist_cnn.errors import InputError
 
 
 class Predictions(NamedTuple):
@@ -30,17 +31,24 @@ def predict(
     Args:
         evaluated: from normalised images ``(N, 1, 28, 28)`` float32 on ``device`` to scores ``(N, 10)`` float32;
             see ``engine.evaluation_pass``.
+
+    Raises:
+        InputError: scores are not finite, so that no figure of them means anything.
     """
 
     def scores(pixels: Tensor) -> Tensor:
-        return evaluated(normalisation(intensities(pixels.to(device)))).cpu()
+        return evaluated(normalisation(intensities(pixels)))
 
-    shape = images.pixels.shape[-2:]
+    images, shape = images.to(device), images.pixels.shape[-2:]
     means = [
         torch.stack([scores(view) for view in batch.pixels.view(len(batch.labels), -1, *shape).unbind(1)]).mean(0)
         for batch in images.batches(batch_size)
     ]
-    return Predictions(torch.cat(means), images.labels.cpu())
+    predictions = Predictions(torch.cat(means).cpu(), images.labels.cpu())
+    lost = int((~predictions.scores.isfinite().all(1)).sum())
+    if lost:
+        raise InputError(f"the scores of {lost:,} of {len(predictions.labels):,} images are not finite numbers")
+    return predictions
 
 
 def accuracy(predictions: Predictions) -> float:

@@ -44,13 +44,15 @@ class Train(_Section):
 
     seed: Seed
     device: Literal["auto", "cpu", "cuda", "mps"]
-    engine: Literal["native", "torch"]
+    engine: Literal["auto", "native", "torch"]
     precision: Literal["float32", "bfloat16"]
 
     @model_validator(mode="after")
     def _engine_computes_so(self) -> "Train":
-        if self.engine == "native" and self.precision != "float32":
-            raise ValueError(f"precision: {self.precision!r} needs engine: torch; engine: native computes in float32")
+        if self.engine != "torch" and self.precision != "float32":
+            raise ValueError(
+                f"precision: {self.precision!r} needs engine: torch; engine: {self.engine} computes in float32"
+            )
         return self
 
 

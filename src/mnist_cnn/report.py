@@ -26,7 +26,7 @@ class Measured(NamedTuple):
 
     name: str
     metrics: dict[str, Any]
-    receptive_field_px: int
+    receptive_field_px: int | None
     confusion: list[list[int]]
     misread: list[dict[str, Any]]
     history: pd.DataFrame
@@ -112,7 +112,8 @@ def _on_change(model: Measured, previous: Measured) -> str:
 
 def _on_weakest_digit(confusion: list[list[int]]) -> str:
     recalls = recall(torch.tensor(confusion)).tolist()
-    weakest = min(range(len(recalls)), key=recalls.__getitem__)
+    # A class without images has none.
+    weakest = min((digit for digit, row in enumerate(confusion) if any(row)), key=recalls.__getitem__)
     mistaken = max((digit for digit in range(len(recalls)) if digit != weakest), key=confusion[weakest].__getitem__)
     if not confusion[weakest][mistaken]:
         return "Recognises every test image"
@@ -175,7 +176,7 @@ def _results(model: Measured, step: Step | None) -> list[str]:
         beside(f"**Test: {metrics['test_accuracy']:.2f} %**", percent(step.brief_test_accuracy) if step else None),
         f"95 % interval: {low:.2f} to {high:.2f}",
         f"Epochs: {metrics['epochs']}",
-        f"Receptive field: {model.receptive_field_px} px",
+        f"Receptive field: {'–' if model.receptive_field_px is None else f'{model.receptive_field_px} px'}",
     ]
 
 

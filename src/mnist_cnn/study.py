@@ -71,7 +71,7 @@ def load_records(folder: Path, trials: dict[str, Trial]) -> dict[str, Record]:
 
 def save_record(folder: Path, name: str, record: Record) -> None:
     """Write the record of a trial, a line an entry."""
-    lines = (f" {json.dumps(key)}: {json.dumps(value)}" for key, value in record.items())
+    lines = (f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in record.items())
     write_text(folder / f"{name}.json", "{\n" + ",\n".join(lines) + "\n}\n")
 
 

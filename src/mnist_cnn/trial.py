@@ -16,7 +16,7 @@ from torch import nn
 from mnist_cnn import metrics
 from mnist_cnn.data import Images, Normalisation
 from mnist_cnn.describe import parameter_count
-from mnist_cnn.engine import Compute, evaluation_pass
+from mnist_cnn.engine import Compute, choose_engine, evaluation_pass
 from mnist_cnn.models import build
 from mnist_cnn.study import Record, Trial
 from mnist_cnn.training import fit
@@ -54,14 +54,16 @@ def measure(
         say: called after each epoch with its number.
 
     Returns what JSON can hold; accuracies are in percent, rounded to 4 decimals:
-        ``parameters`` and ``epochs``; ``train_accuracy``, ``val_accuracy`` and ``test_accuracy`` of the weights that
-        the recipe delivers; ``val_accuracy_raw`` of the last step's; ``test_by_epoch``, a list for ``raw`` and one
-        for ``delivered`` weights; ``misread``, the numbers of the test images that the delivered weights misread.
+        ``parameters``, ``epochs`` and the ``engine`` that computed; ``train_accuracy``, ``val_accuracy`` and
+        ``test_accuracy`` of the weights that the recipe delivers; ``val_accuracy_raw`` of the last step's;
+        ``test_by_epoch``, a list for ``raw`` and one for ``delivered`` weights; ``misread``, the numbers of the test
+        images that the delivered weights misread.
     """
     recipe = trial.recipe
     seen = {part: for_use(images, recipe) for part, images in parts.items()}
     torch.manual_seed(trial.seed)
     network = build(trial.model, recipe.dropout, trial.widths)
+    compute = choose_engine(network, compute).compute
 
     def predictions(network: nn.Module, part: str) -> metrics.Predictions:
         evaluated = evaluation_pass(network, recipe.batch_size, compute)
@@ -85,6 +87,7 @@ def measure(
         "train_accuracy": accuracy(network, "train"),
         "val_accuracy": accuracy(network, "val"),
         "val_accuracy_raw": val_accuracy_raw,
+        "engine": compute.engine,
     }
     if trial.tested:
         scores, labels = predictions(network, "test")

@@ -87,11 +87,12 @@ def test_the_metrics_are_those_computed_by_hand_in_their_order_and_rounded() -> 
         "meets_accuracy_target": False,
         "meets_epochs_target": True,
         "meets_parameters_target": True,
+        "engine": "torch",
     }
     metrics = evaluated().metrics
     assert metrics == expected
     assert list(metrics) == list(expected)
-    assert [type(value) for value in metrics.values()] == [int, int, *[float] * 7, *[bool] * 3]
+    assert [type(value) for value in metrics.values()] == [int, int, *[float] * 7, *[bool] * 3, str]
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def test_bounds_are_allowed_themselves(document: dict[str, Any], file: Path, set
 
 def test_the_kernels_compute_in_float32_and_nothing_else(document: dict[str, Any], file: Path) -> None:
     change(document, "train.precision", "bfloat16", file)
-    told = "train: precision: 'bfloat16' needs engine: torch; engine: native computes in float32"
+    told = "train: precision: 'bfloat16' needs engine: torch; engine: auto computes in float32"
     assert fault_of(file) == told
     document["train"]["engine"] = "torch"
     change(document, "train.precision", "bfloat16", file)

@@ -335,7 +335,7 @@ def test_what_the_stages_write_is_what_the_report_reads(tmp_path: Path, monkeypa
     assert model.test_images == 20
     assert len(model.misread) == 20 - sum(model.confusion[digit][digit] for digit in range(10)) > 0
     assert {"label", "predicted", "probability", "pixels"} <= set(model.misread[0])
-    assert model.receptive_field_px > 1
+    assert model.receptive_field_px is not None and model.receptive_field_px > 1
     assert model.history.to_csv(index=False) == HISTORY
     comparison_markdown([model], load(FILE))
 
