@@ -2,8 +2,11 @@
 
 import ctypes
 import os
+import warnings
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from mnist_cnn.engine import Compute
 from mnist_cnn.errors import InputError
@@ -26,7 +29,10 @@ def prepare(train: Train) -> Compute:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     keep_freed_memory()
     device = resolve_device(train.device)
-    return Compute(device, train.engine if device.type == "cpu" else "torch", train.precision, threads)
+    if device.type == "cuda":
+        # float32 means it: without this, convolutions round their inputs to ten bits.
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    return Compute(device, train.engine, train.precision, threads)
 
 
 def keep_freed_memory() -> None:
@@ -42,6 +48,56 @@ def keep_freed_memory() -> None:
     # From malloc.h, in order: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD.
     for option, value in ((-4, 0), (-1, (1 << 31) - 1), (-2, 512 << 20)):
         mallopt(option, value)
+
+
+def captured(
+    step: Callable[..., Tensor], inputs: Sequence[Tensor], state: Callable[[], list[Tensor]]
+) -> Callable[..., Tensor]:
+    """A step as one launch of a CUDA graph; small networks otherwise spend most of their time on launching kernels.
+
+    What is called takes tensors of the shapes of ``inputs``, and returns the step's result, which the next call
+    overwrites. A step that cannot be captured, because it waits for the device, is returned as it is, with a warning.
+
+    Args:
+        step: of CUDA tensors, always the same operations.
+        state: all tensors that a step changes. Those that the first step makes begin at zero.
+
+    Source: "Accelerating PyTorch with CUDA Graphs", 2021,
+    https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs/
+    """
+    given = tuple(tensor.clone() for tensor in inputs)
+    before = {tensor.data_ptr(): tensor.clone() for tensor in state()}
+    random = torch.cuda.get_rng_state()
+    # Libraries set themselves up in their first calls, which a graph must not hold.
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step(*given)
+    torch.cuda.current_stream().wait_stream(side)
+    graph, fault = torch.cuda.CUDAGraph(), None
+    try:
+        with torch.cuda.graph(graph):
+            result = step(*given)
+    except RuntimeError as error:
+        fault = str(error).splitlines()[0]
+    for tensor in state():
+        if tensor.data_ptr() in before:
+            tensor.copy_(before[tensor.data_ptr()])
+        else:
+            tensor.zero_()
+    torch.cuda.set_rng_state(random)
+    if fault is not None:
+        warnings.warn(f"the steps are not captured as a CUDA graph, and slower: {fault}", stacklevel=2)
+        return step
+
+    def replay(*inputs: Tensor) -> Tensor:
+        for mine, theirs in zip(given, inputs, strict=True):
+            mine.copy_(theirs)
+        graph.replay()
+        return result
+
+    return replay
 
 
 def resolve_device(name: str) -> torch.device:

@@ -2,8 +2,9 @@
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
+from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
@@ -11,10 +12,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from mnist_cnn import metrics
-from mnist_cnn.augmentation import augment
+from mnist_cnn.augmentation import draw_changes, transform
 from mnist_cnn.data import Images, Normalisation, intensities
-from mnist_cnn.engine import Compute, Forward, evaluation_pass, training_pass
+from mnist_cnn.engine import Compute, Forward, check_engine, choose_engine, evaluation_pass, training_pass
+from mnist_cnn.errors import InputError
 from mnist_cnn.params import Recipe
+from mnist_cnn.runtime import captured
 from mnist_cnn.views import for_training, for_use
 
 # A bar that is redrawn more often costs a device its queue of work, and nobody reads faster.
@@ -76,92 +79,200 @@ def fit(
     generator, which the caller seeds. The same seeds and machine give the same weights, bit for bit.
 
     Where the recipe has a ``weight_average``, an exponential moving average of the weights, and of batch norm's
-    statistics, is kept from step to step, decaying by that factor; the run delivers it in place of the last
-    step's weights. At a constant learning rate it does what a falling one does: the noise of single steps goes.
+    statistics, is kept from step to step; the run delivers it in place of the last step's weights. At a constant
+    learning rate it does what a falling one does: the noise of single steps goes.
 
     Args:
         network: on the CPU or on the device; left on the device, in training mode, with the weights delivered.
         train, val: as in the files, on the CPU; ``val`` is looked at, never trained on.
+        compute: an engine "auto" is decided here.
+
+    Raises:
+        InputError: a loss, a weight or a statistic is no longer finite; told with epoch, step and learning rate, at
+            once on the CPU, on other devices at the epoch's end, because looking at a number there stops the work.
 
     Source: "Acceleration of Stochastic Approximation by Averaging", 1992, https://doi.org/10.1137/0330046
     """
-    device = compute.device
+    compute = choose_engine(network, compute).compute
     generator = Generator().manual_seed(seed)
-    train, val = for_training(train, recipe).to(device), for_use(val, recipe)
-    network.to(device).train()
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=recipe.max_lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
-        fused=True,
-    )
-    forward = training_pass(network, recipe.batch_size, compute)
-    average = WeightAverage(network, recipe.weight_average) if recipe.weight_average else None
-    delivered = average.network if average else network
-    evaluated = evaluation_pass(delivered, recipe.batch_size, compute)
-    images = len(train.labels)
-    steps_an_epoch = math.ceil(images / recipe.batch_size)
-    steps = recipe.epochs * steps_an_epoch
+    train, val = for_training(train, recipe).to(compute.device), for_use(val, recipe).to(compute.device)
+    network.to(compute.device).train()
+    check_engine(network, normalisation(intensities(train.pixels[: recipe.batch_size])), compute)
+    steps = _Steps(network, train, normalisation, recipe, compute)
+    evaluated = evaluation_pass(steps.delivered, recipe.batch_size, compute)
     for epoch in range(recipe.epochs):
-        order = torch.randperm(images, generator=generator).to(device)
-        totals = torch.zeros(2, dtype=torch.float64, device=device)
-        rate = recipe.max_lr
-        with tqdm(total=steps_an_epoch, desc=f"Epoch {epoch + 1}", unit="batch", disable=None, leave=True) as bar:
-            for position, indices in enumerate(order.split(recipe.batch_size)):
-                rate = learning_rate(recipe, epoch * steps_an_epoch + position, steps)
-                batch = train.take(indices)
-                inputs = normalisation(augment(intensities(batch.pixels), recipe.augmentation, generator))
-                totals += train_step(
-                    forward, optimizer, inputs, batch.labels, rate, recipe.clip_ratio, recipe.label_smoothing
-                )
-                if average:
-                    average.update()
-                if not bar.disable and ((position + 1) % _STEPS_A_REFRESH == 0 or position + 1 == steps_an_epoch):
-                    seen = min((position + 1) * recipe.batch_size, images)
-                    summed_loss, correct = totals.tolist()
-                    bar.set_postfix_str(f"loss={summed_loss / seen:.3f}, accuracy={100 * correct / seen:.2f}%", False)
-                    bar.update(position + 1 - bar.n)
-        summed_loss, correct = totals.tolist()
-        checked = metrics.predict(evaluated, val, normalisation, recipe.batch_size, device)
+        summed_loss, correct = steps.run(epoch, generator)
+        try:
+            checked = metrics.predict(evaluated, val, normalisation, recipe.batch_size, compute.device)
+        except InputError as error:
+            raise InputError(f"epoch {epoch + 1}, validation: {error}; {steps.advice}") from None
         yield Epoch(
             epoch=epoch + 1,
-            learning_rate=rate,
-            train_loss=summed_loss / images,
-            train_accuracy=100 * correct / images,
+            learning_rate=steps.rate(epoch, steps.an_epoch - 1),
+            train_loss=summed_loss / len(train.labels),
+            train_accuracy=100 * correct / len(train.labels),
             val_loss=metrics.loss(checked),
             val_accuracy=metrics.accuracy(checked),
-            delivered=delivered,
+            delivered=steps.delivered,
         )
-    if average:
-        network.load_state_dict(delivered.state_dict())
+    if steps.delivered is not network:
+        network.load_state_dict(steps.delivered.state_dict())
+
+
+class _Steps:
+    """The steps of a run on one network, an epoch at a time; ``delivered`` is the network that a user gets.
+
+    Args:
+        network: on the device, in training mode.
+        train: on the device, as the recipe trains on it, before augmentation.
+    """
+
+    def __init__(
+        self, network: nn.Module, train: Images, normalisation: Normalisation, recipe: Recipe, compute: Compute
+    ) -> None:
+        self._train, self._normalisation, self._recipe = train, normalisation, recipe
+        self._device = compute.device
+        self._optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=recipe.max_lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.momentum > 0,
+            fused=True,
+        )
+        self._forward = training_pass(network, recipe.batch_size, compute)
+        self._average = WeightAverage(network, recipe.weight_average) if recipe.weight_average else None
+        self.delivered = self._average.network if self._average else network
+        self.an_epoch = math.ceil(len(train.labels) / recipe.batch_size)
+        self.advice = (
+            f"lower max_lr ({recipe.max_lr:g}), lengthen warmup_share ({recipe.warmup_share:g}) or bound the gradients "
+            f"by clip_ratio ({recipe.clip_ratio:g}; 0 is no bound)"
+        )
+        named = [*network.named_parameters(), *network.named_buffers()]
+        self._watched = {name: tensor for name, tensor in named if tensor.is_floating_point()}
+        self._changing = [tensor.detach() for _, tensor in named]
+        # Read by a captured graph at each replay, which would keep a plain number as it was.
+        self._rate = torch.zeros((), device=self._device) if self._device.type == "cuda" else None
+        self._replay: Callable[..., Tensor] | None = None
+
+    def rate(self, epoch: int, position: int) -> float:
+        """The learning rate of a step, both counted from 0."""
+        return learning_rate(self._recipe, epoch * self.an_epoch + position, self._recipe.epochs * self.an_epoch)
+
+    def run(self, epoch: int, generator: Generator) -> tuple[float, float]:
+        """One epoch; returns the loss summed over all images, and how many were recognised.
+
+        Nothing in it waits for a device that is not the CPU.
+        """
+        batches = self._batches(generator)
+        results = torch.zeros(len(batches), 2, dtype=torch.float64, device=self._device)
+        on_cpu = self._device.type == "cpu"
+        with tqdm(total=len(batches), desc=f"Epoch {epoch + 1}", unit="batch", disable=None, leave=True) as bar:
+            for position, batch in enumerate(batches):
+                results[position] = self._step(self.rate(epoch, position), batch)
+                if self._average:
+                    self._average.update()
+                if on_cpu:
+                    self._check(epoch, position, results)
+                done = position + 1
+                if not bar.disable and (done % _STEPS_A_REFRESH == 0 or done == len(batches)):
+                    if on_cpu or done == len(batches):
+                        seen = min(done * self._recipe.batch_size, len(self._train.labels))
+                        loss, correct = (results[:done].sum(0) / seen).tolist()
+                        bar.set_postfix_str(f"loss={loss:.3f}, accuracy={100 * correct:.2f}%", False)
+                    bar.update(done - bar.n)
+        if not on_cpu:
+            wrong = (~results[:, 0].isfinite()).nonzero()
+            self._check(epoch, int(wrong[0]) if len(wrong) else len(batches) - 1, results)
+        summed_loss, correct = results.sum(0).tolist()
+        return summed_loss, correct
+
+    def _batches(self, generator: Generator) -> list[tuple[Tensor, ...]]:
+        """The epoch's batches on the device: indices ``(M,)`` and, where the recipe augments, changes ``(4, M)``.
+
+        Sent there at once, because each copy would make the device wait.
+        """
+        size = self._recipe.batch_size
+        order = torch.randperm(len(self._train.labels), generator=generator)
+        changes = [draw_changes(len(part), self._recipe.augmentation, generator) for part in order.split(size)]
+        parts = order.to(self._device).split(size)
+        drawn = [change for change in changes if change is not None]
+        if not drawn:
+            return [(indices,) for indices in parts]
+        return list(zip(parts, torch.cat(drawn, dim=1).to(self._device).split(size, dim=1), strict=True))
+
+    def _step(self, rate: float, batch: tuple[Tensor, ...]) -> Tensor:
+        """What ``train_step`` returns for a batch; on a CUDA device whole batches are replayed from one capture."""
+        if self._rate is None:
+            return self._compute(rate, *batch)
+        self._rate.fill_(rate)
+        if len(batch[0]) < self._recipe.batch_size:
+            return self._compute(self._rate, *batch)
+        if self._replay is None:
+            self._replay = captured(partial(self._compute, self._rate), batch, self._state)
+        return self._replay(*batch)
+
+    def _state(self) -> list[Tensor]:
+        """All that a step changes."""
+        momenta = [value for state in self._optimizer.state.values() for value in state.values()]
+        return [*self._changing, *(value for value in momenta if isinstance(value, Tensor))]
+
+    def _compute(self, rate: float | Tensor, indices: Tensor, changes: Tensor | None = None) -> Tensor:
+        batch = self._train.take(indices)
+        seen = intensities(batch.pixels)
+        inputs = self._normalisation(seen if changes is None else transform(seen, *changes))
+        recipe = self._recipe
+        return train_step(
+            self._forward, self._optimizer, inputs, batch.labels, rate, recipe.clip_ratio, recipe.label_smoothing
+        )
+
+    def _check(self, epoch: int, position: int, results: Tensor) -> None:
+        """Raises InputError where the loss of a step, or a weight or statistic after it, is not finite."""
+        loss = results[position, 0].item()
+        if math.isfinite(loss) and torch.cat([x.detach().flatten() for x in self._watched.values()]).isfinite().all():
+            return
+        lost = [name for name, tensor in self._watched.items() if not tensor.isfinite().all()]
+        faults = [] if math.isfinite(loss) else [f"the loss is {loss}"]
+        if lost:
+            faults.append(f"{lost[0]} is not finite" + (f", nor are {len(lost) - 1} other tensors" if lost[1:] else ""))
+        raise InputError(
+            f"epoch {epoch + 1}, step {position + 1} of {self.an_epoch}, "
+            f"learning rate {self.rate(epoch, position):.4g}: {', '.join(faults)}; {self.advice}"
+        )
 
 
 class WeightAverage:
     """The exponential moving average of a network's weights and of batch norm's statistics, itself a ``network``.
 
+    Its decay warms up: after n steps it is at most (1 + n) / (10 + n). The average then reaches back over a ninth of
+    the steps so far, and what a run begins with is soon forgotten, in short runs too.
+
     What ``torch.optim.swa_utils.AveragedModel`` computes, in a tenth of its time: the tensors are looked up once.
 
     Args:
         followed: already where it is trained, and in its memory format: its tensors are read at each update.
-        decay: in [0, 1), the weight of what has been.
+        decay: in [0, 1), the weight of what has been, when it has warmed up.
+
+    Source: ``num_updates`` of TensorFlow's ``tf.train.ExponentialMovingAverage``,
+    https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage
     """
 
     def __init__(self, followed: nn.Module, decay: float) -> None:
         self.network = copy.deepcopy(followed)
-        self._weight = 1.0
         self._decay = decay
-        mine, theirs = self.network.state_dict().values(), followed.state_dict().values()
-        self._averages, self._values = ([x for x in side if x.is_floating_point()] for side in (mine, theirs))
+        self._steps = 0
+        # Not by the state's names, under which a weight that layers share appears several times.
+        mine, theirs = ([*net.parameters(), *net.buffers()] for net in (self.network.requires_grad_(False), followed))
+        self._averages, self._values = ([x.detach() for x in side if x.is_floating_point()] for side in (mine, theirs))
         self._counts, self._counters = ([x for x in side if not x.is_floating_point()] for side in (mine, theirs))
 
     def update(self) -> None:
-        """One step further; the first takes the values as they are."""
-        torch._foreach_lerp_(self._averages, self._values, self._weight)
+        """One step further."""
+        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
+        torch._foreach_lerp_(self._averages, self._values, 1 - decay)
         if self._counts:
             torch._foreach_copy_(self._counts, self._counters)
-        self._weight = 1 - self._decay
+        self._steps += 1
 
 
 def train_step(
@@ -169,11 +280,11 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     inputs: Tensor,
     labels: Tensor,
-    rate: float,
+    rate: float | Tensor,
     clip_ratio: float = 0.0,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """One step of gradient descent at a learning rate.
+    """One step of gradient descent at a learning rate (a tensor on the device, where steps are captured).
 
     Gradients are shortened by ``clip_ratio`` as ``shorten_gradients`` says; 0 leaves them as they are.
     With ``label_smoothing`` the share of each label's weight that it names is spread over all classes.

@@ -88,15 +88,6 @@ def test_prepare_sets_determinism_and_the_allocator_and_leaves_the_threads_to_th
     assert options_set == OPTIONS
 
 
-@pytest.mark.parametrize(("device", "engine"), [("cuda", "torch"), ("cpu", "native")])
-def test_the_kernels_are_for_the_processor(
-    monkeypatch: pytest.MonkeyPatch, options_set: list[tuple[int, int]], device: str, engine: str
-) -> None:
-    machine_with(monkeypatch, cuda=device == "cuda", mps=False)
-    compute = prepare(TRAIN.model_copy(update={"device": "auto"}))
-    assert (compute.device.type, compute.engine) == (device, engine)
-
-
 def test_prepare_gives_cublas_a_workspace_of_fixed_size_unless_the_user_did(
     monkeypatch: pytest.MonkeyPatch, options_set: list[tuple[int, int]]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import sys
 from collections.abc import Iterable
 
@@ -15,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mnist_cnn import metrics
 from mnist_cnn.data import Images, Normalisation
 from mnist_cnn.engine import Compute, evaluation_pass, training_pass
+from mnist_cnn.errors import InputError
 from mnist_cnn.models import build
 from mnist_cnn.params import Augmentation, Recipe
 from mnist_cnn.training import Epoch, WeightAverage, fit, learning_rate, shorten_gradients, train_step
@@ -278,33 +280,65 @@ def test_engines_agree() -> None:
         assert mine.val_loss == pytest.approx(theirs.val_loss, rel=0.01)
 
 
+def warmed_up(steps: list[Tensor], decay: float) -> Tensor:
+    """The average of weights, the first of them before any step, by the formula."""
+    average = steps[0]
+    for taken, weights in enumerate(steps[1:]):
+        kept = min(decay, (1 + taken) / (10 + taken))
+        average = kept * average + (1 - kept) * weights
+    return average
+
+
+@given(steps=st.integers(30, 3000), decay=st.sampled_from([0.9, 0.99, 0.998, 0.9999]))
+def test_an_average_forgets_where_a_run_began(steps: int, decay: float) -> None:
+    # Weights of 1 at the beginning, and 0 after each step.
+    network = nn.Linear(1, 1)
+    nn.init.ones_(network.weight)
+    average = WeightAverage(network, decay)
+    nn.init.zeros_(network.weight)
+    for _ in range(steps):
+        average.update()
+    assert 0 <= average.network.get_parameter("weight").item() < 1e-6
+
+
+def test_a_weight_that_layers_share_is_averaged_once_a_step() -> None:
+    first, second = nn.Linear(1, 1), nn.Linear(1, 1)
+    second.weight = first.weight
+    network = nn.Sequential(first, second)
+    nn.init.zeros_(first.weight)
+    average = WeightAverage(network, 0.5)
+    nn.init.ones_(first.weight)
+    average.update()
+    assert average.network.get_parameter("0.weight").item() == pytest.approx(0.9)
+
+
 def test_the_weights_delivered_are_the_average_where_the_recipe_averages() -> None:
     images, val, recipe = digits(10), digits(10, seed=1), RECIPE.model_copy(update={"epochs": 3})
     plain, averaged = Recorder(), Recorder()
     averaged.load_state_dict(plain.state_dict())
-    steps = []
+    steps = [plain.layer.weight.detach().clone()]
     for _ in fit(plain, images, val, NORMALISATION, recipe, seed=1, compute=Compute(CPU)):
         steps.append(plain.layer.weight.detach().clone())
-    recipe = recipe.model_copy(update={"weight_average": 0.75})
+    recipe = recipe.model_copy(update={"weight_average": 0.15})
     history = []
     for epoch in fit(averaged, images, val, NORMALISATION, recipe, seed=1, compute=Compute(CPU)):
         history.append(epoch)
         # At the end of each epoch both are at hand: what training goes on from, and what would be delivered now.
-        assert torch.equal(averaged.layer.weight, steps[epoch.epoch - 1])
-        if epoch.epoch == 2:
-            torch.testing.assert_close(
-                epoch.delivered.get_parameter("layer.weight").detach(), 0.75 * steps[0] + 0.25 * steps[1]
-            )
-    expected = 0.75 * (0.75 * steps[0] + 0.25 * steps[1]) + 0.25 * steps[2]
+        assert torch.equal(averaged.layer.weight, steps[epoch.epoch])
+        expected = warmed_up(steps[: epoch.epoch + 1], 0.15)
+        torch.testing.assert_close(epoch.delivered.get_parameter("layer.weight").detach(), expected)
     torch.testing.assert_close(averaged.layer.weight.detach(), expected)
     predictions = metrics.predict(evaluation_pass(averaged, 10, Compute(CPU)), val, NORMALISATION, 10, CPU)
     assert history[-1].val_loss == metrics.loss(predictions)
 
 
-def test_the_average_is_that_of_pytorchs_class() -> None:
+def test_the_average_is_that_of_pytorchs_class_once_it_has_warmed_up() -> None:
     network = model_5()
-    mine = WeightAverage(network, 0.75)
-    theirs = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.75), use_buffers=True)
+    mine = WeightAverage(network, 0.1)
+    theirs = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.1), use_buffers=True)
+    # That class takes the first weights as they are.
+    mine.update()
+    theirs.update_parameters(network)
     for step in range(4):
         network(torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(step)))
         with torch.no_grad():
@@ -317,6 +351,54 @@ def test_the_average_is_that_of_pytorchs_class() -> None:
         if tensor.is_floating_point():
             assert torch.equal(tensor, expected[name]), name
     assert mine.network.get_buffer("1.num_batches_tracked") == 4
+
+
+# ---- What is no longer finite ends a run
+
+
+@WAYS
+@pytest.mark.parametrize("name", ["model_1", "model_5"])
+def test_a_run_whose_loss_leaves_for_infinity_ends_at_once_and_says_where(
+    engine: str, precision: str, name: str
+) -> None:
+    recipe = RECIPE.model_copy(update={"epochs": 50, "batch_size": 16, "max_lr": 10.0, "dropout": 0.0})
+    network = build(name)
+    with torch.no_grad():
+        next(network.parameters()).mul_(1e18)
+    with pytest.raises(InputError) as error:
+        trained(network, recipe, engine=engine, precision=precision)
+    told = str(error.value)
+    assert len(told.splitlines()) == 1
+    assert re.match(r"epoch \d+, step \d of 4, learning rate 10: ", told), told
+    assert "max_lr (10)" in told and "clip_ratio (0" in told
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("name", "told"), [("1.running_var", "1.running_var is not finite"), ("1.bias", "the loss is nan")]
+)
+def test_a_weight_or_statistic_that_is_not_finite_is_named(name: str, told: str, number: float) -> None:
+    network = model_5()
+    tensors = network.state_dict()
+    recipe = RECIPE.model_copy(update={"epochs": 3})
+    run = fit(network, digits(64), digits(10), NORMALISATION, recipe, seed=1, compute=Compute(CPU))
+    next(run)
+    tensors[name].view(-1)[0] = number
+    with pytest.raises(InputError, match=rf"epoch 2, step 1 of 2, .*{re.escape(told)}"):
+        next(run)
+
+
+class Overflowing(Recorder):
+    """In evaluation mode its scores are not finite, whatever its weights."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        scores = super().forward(input)
+        return scores if self.training else scores * math.inf
+
+
+def test_scores_on_validation_that_are_not_finite_end_a_run() -> None:
+    with pytest.raises(InputError, match=r"epoch 1, validation: .* of 10 images"):
+        trained(Overflowing())
 
 
 def test_precisions_agree_roughly() -> None:
