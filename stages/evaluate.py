@@ -10,6 +10,7 @@ from mnist_cnn.checkpoint import load_weights
 from mnist_cnn.data import load_images, load_normalisation
 from mnist_cnn.describe import receptive_field
 from mnist_cnn.engine import choose_engine
+from mnist_cnn.errors import about
 from mnist_cnn.evaluation import evaluate
 from mnist_cnn.files import write_text
 from mnist_cnn.metrics import recall
@@ -26,17 +27,18 @@ def main(
     compute = runtime.prepare(settings.train)
     network = build(model)
     load_weights(weights, network)
-    choice = choose_engine(network, compute)
-    result = evaluate(
-        network,
-        {name: load_images(parts / f"{name}.safetensors") for name in ("train", "val", "test")},
-        load_normalisation(parts / "statistics.json"),
-        settings.models[model],
-        settings.targets,
-        batch_size=settings.evaluate.batch_size,
-        calibration_bins=settings.evaluate.calibration_bins,
-        compute=choice.compute,
-    )
+    with about(model):
+        choice = choose_engine(network, compute)
+        result = evaluate(
+            network,
+            {name: load_images(parts / f"{name}.safetensors") for name in ("train", "val", "test")},
+            load_normalisation(parts / "statistics.json"),
+            settings.models[model],
+            settings.targets,
+            batch_size=settings.evaluate.batch_size,
+            calibration_bins=settings.evaluate.calibration_bins,
+            compute=choice.compute,
+        )
     print(f"[INFO] Using device: {compute.device}; {choice.told}")
     for name, value in result.metrics.items():
         print(f"[INFO] {model} {name}: {value}")

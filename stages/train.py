@@ -11,6 +11,7 @@ from mnist_cnn.checkpoint import save_weights
 from mnist_cnn.data import load_images, load_normalisation
 from mnist_cnn.describe import layer_table, receptive_field
 from mnist_cnn.engine import choose_engine
+from mnist_cnn.errors import about
 from mnist_cnn.files import write_text
 from mnist_cnn.models import build
 from mnist_cnn.params import load
@@ -41,23 +42,24 @@ def main(params: Path, model: str, train: Path, val: Path, statistics: Path, wei
     print(layer_table(network))
     field = receptive_field(network)
     print(f"[INFO] Receptive field of the last convolution: {'not known' if field is None else f'{field} px'}")
-    choice = choose_engine(network, compute)
-    print(f"[INFO] Engine: {choice.told}")
+    with about(model):
+        choice = choose_engine(network, compute)
+        print(f"[INFO] Engine: {choice.told}")
 
-    print("[STEP 3/5] Starting training and validation...", flush=True)
-    started = time.monotonic()
-    records = []
-    run = fit(network, train_images, val_images, normalisation, recipe, seed=shared.seed, compute=choice.compute)
-    for record in run:
-        records.append(record.figures())
-        seconds = time.monotonic() - started
-        print(
-            f"[INFO] Epoch {record.epoch}/{recipe.epochs}: learning rate {record.learning_rate:.4g}, "
-            f"training loss {record.train_loss:.4f} and accuracy {record.train_accuracy:.2f}%, "
-            f"validation accuracy {record.val_accuracy:.2f}%, {seconds:.0f} s so far, "
-            f"about {seconds / record.epoch * (recipe.epochs - record.epoch):.0f} s left",
-            flush=True,
-        )
+        print("[STEP 3/5] Starting training and validation...", flush=True)
+        started = time.monotonic()
+        records = []
+        run = fit(network, train_images, val_images, normalisation, recipe, seed=shared.seed, compute=choice.compute)
+        for record in run:
+            records.append(record.figures())
+            seconds = time.monotonic() - started
+            print(
+                f"[INFO] Epoch {record.epoch}/{recipe.epochs}: learning rate {record.learning_rate:.4g}, "
+                f"training loss {record.train_loss:.4f} and accuracy {record.train_accuracy:.2f}%, "
+                f"validation accuracy {record.val_accuracy:.2f}%, {seconds:.0f} s so far, "
+                f"about {seconds / record.epoch * (recipe.epochs - record.epoch):.0f} s left",
+                flush=True,
+            )
 
     print("[STEP 4/5] Evaluating model against validation...")
     print(f"[INFO] Validation accuracy of the last epoch: {records[-1]['val_accuracy']:.2f}%")

@@ -105,7 +105,7 @@ def fit(
         try:
             checked = metrics.predict(evaluated, val, normalisation, recipe.batch_size, compute.device)
         except InputError as error:
-            raise InputError(f"epoch {epoch + 1}, validation: {error}; {steps.advice}") from None
+            raise InputError(steps.diverged(epoch, steps.an_epoch - 1, f"on validation {error}")) from None
         yield Epoch(
             epoch=epoch + 1,
             learning_rate=steps.rate(epoch, steps.an_epoch - 1),
@@ -144,10 +144,6 @@ class _Steps:
         self._average = WeightAverage(network, recipe.weight_average) if recipe.weight_average else None
         self.delivered = self._average.network if self._average else network
         self.an_epoch = math.ceil(len(train.labels) / recipe.batch_size)
-        self.advice = (
-            f"lower max_lr ({recipe.max_lr:g}), lengthen warmup_share ({recipe.warmup_share:g}) or bound the gradients "
-            f"by clip_ratio ({recipe.clip_ratio:g}; 0 is no bound)"
-        )
         named = [*network.named_parameters(), *network.named_buffers()]
         self._watched = {name: tensor for name, tensor in named if tensor.is_floating_point()}
         self._changing = [tensor.detach() for _, tensor in named]
@@ -235,9 +231,15 @@ class _Steps:
         faults = [] if math.isfinite(loss) else [f"the loss is {loss}"]
         if lost:
             faults.append(f"{lost[0]} is not finite" + (f", nor are {len(lost) - 1} other tensors" if lost[1:] else ""))
-        raise InputError(
+        raise InputError(self.diverged(epoch, position, ", ".join(faults)))
+
+    def diverged(self, epoch: int, position: int, fault: str) -> str:
+        """A fault with the step at which it was seen, and what may help."""
+        recipe = self._recipe
+        return (
             f"epoch {epoch + 1}, step {position + 1} of {self.an_epoch}, "
-            f"learning rate {self.rate(epoch, position):.4g}: {', '.join(faults)}; {self.advice}"
+            f"learning rate {self.rate(epoch, position):.4g}: {fault}; lower max_lr ({recipe.max_lr:g}), lengthen warmup_share ({recipe.warmup_share:g}) or bound the "
+            f"gradients by clip_ratio ({recipe.clip_ratio:g}; 0 is no bound)"
         )
 
 

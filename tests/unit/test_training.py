@@ -397,7 +397,7 @@ class Overflowing(Recorder):
 
 
 def test_scores_on_validation_that_are_not_finite_end_a_run() -> None:
-    with pytest.raises(InputError, match=r"epoch 1, validation: .* of 10 images"):
+    with pytest.raises(InputError, match=r"epoch 1, step 2 of 2, .* of 10 images"):
         trained(Overflowing())
 
 
