@@ -236,10 +236,12 @@ class _Steps:
     def diverged(self, epoch: int, position: int, fault: str) -> str:
         """A fault with the step at which it was seen, and what may help."""
         recipe = self._recipe
+        where = (
+            f"epoch {epoch + 1}, step {position + 1} of {self.an_epoch}, learning rate {self.rate(epoch, position):.4g}"
+        )
         return (
-            f"epoch {epoch + 1}, step {position + 1} of {self.an_epoch}, "
-            f"learning rate {self.rate(epoch, position):.4g}: {fault}; lower max_lr ({recipe.max_lr:g}), lengthen warmup_share ({recipe.warmup_share:g}) or bound the "
-            f"gradients by clip_ratio ({recipe.clip_ratio:g}; 0 is no bound)"
+            f"{where}: {fault}; lower max_lr ({recipe.max_lr:g}), lengthen warmup_share ({recipe.warmup_share:g}) or "
+            f"bound the gradients by clip_ratio ({recipe.clip_ratio:g}; 0 is no bound)"
         )
 
 
