@@ -25,11 +25,11 @@ def test_each_fault_is_named_in_its_line(reproduced_with_tables: Project) -> Non
         (project.folder / path).write_text(text.replace(old, new))
 
     edit("params.yaml", "model: model_5", "model: model_1")
-    assert verify(project) == ["bad  dvc.lock: settings, report (dvc repro; make study)"]
+    assert verify(project) == ["bad  dvc.lock: settings, report (dvc repro)"]
     project.run("git", "restore", "params.yaml")
 
     edit("src/mnist_cnn/models/model_1.py", '"""', '"""A change. ')
-    assert verify(project) == ["bad  dvc.lock: train@model_1, evaluate@model_1 (dvc repro; make study)"]
+    assert verify(project) == ["bad  dvc.lock: train@model_1, evaluate@model_1 (dvc repro)"]
     project.run("git", "restore", "src")
 
     edit("metrics/model_1.json", '"epochs": 1', '"epochs": 2')

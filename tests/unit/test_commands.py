@@ -7,7 +7,7 @@ import pytest
 from mnist_cnn.errors import InputError
 from stages import readme
 from stages.repro import in_order
-from stages.verify import altered, stale
+from stages.verify import altered, apart, stale
 
 LOCK = """schema: '2.0'
 stages:
@@ -76,6 +76,11 @@ def test_stages_are_stale_by_code_settings_command_or_what_was_made_anew_and_not
         "changed command",
     ):
         assert stale({"first": [change]}, lock_of("1")) == ["first"]
+
+
+def test_pipelines_beside_the_one_at_the_top_are_told_apart() -> None:
+    locks = dict(zip(("dvc.lock", "study/dvc.lock"), lock_of("1"), strict=True))
+    assert apart(locks) == {"second", "third"}
 
 
 def test_results_are_altered_if_changed_or_deleted_from_git_and_not_if_they_are_dvcs() -> None:
