@@ -32,6 +32,7 @@ KEYS = [
     "meets_accuracy_target",
     "meets_epochs_target",
     "meets_parameters_target",
+    "engine",
 ]
 
 
