@@ -57,6 +57,8 @@ _METRICS = {
 }
 # What a change is judged by; the rest of the metrics are shown on a click.
 _HEADLINE = (_ACCURACY, _VALIDATION, "parameters", "epochs")
+# Columns of the comparison that hold no figure.
+_NAMES = ("model", "engine")
 _TARGETS = ("meets_accuracy_target", "meets_epochs_target", "meets_parameters_target")
 _CHANCE = (
     "Within chance: over other images of this kind, the 95 % interval of the difference has room for none. Another "
@@ -100,7 +102,7 @@ def parse_results(params: str, numbers: str, selected: str, comparison: str, whe
             raise ValueError(f"split.val: {val_images} is not allowed: at least 1")
         table = {}
         for row in pd.read_csv(io.StringIO(numbers), dtype={"model": str}).to_dict("records"):
-            table[row["model"]] = {str(key): float(value) for key, value in row.items() if key != "model"}
+            table[row["model"]] = {str(key): float(value) for key, value in row.items() if key not in _NAMES}
             if not all(math.isfinite(table[row["model"]][key]) for key in _HEADLINE + _TARGETS):
                 raise ValueError(f"a figure of {row['model']!r} is missing")
         chosen = json.loads(selected)["model"]

@@ -6,7 +6,10 @@ import torch
 from torch import nn
 from torchinfo import ModelStatistics, summary
 
+from mnist_cnn.layers import Network
+
 IMAGE_SHAPE = (1, 1, 28, 28)
+_ALL_LEVELS = 100
 
 
 class Layer(NamedTuple):
@@ -41,8 +44,10 @@ def layers(network: nn.Module) -> list[Layer]:
     ]
 
 
-def receptive_field(network: nn.Module) -> int:
+def receptive_field(network: nn.Module) -> int | None:
     """Side, in pixels, of the square of the image that one position of the last convolution sees.
+
+    None where it cannot be read off the layers, because they do not simply follow one another.
 
     The last convolution is the last one over positions: a 1x1 convolution that follows a global average
     mixes channels of the whole image and is left out. Sides above 28 reach into the padding.
@@ -50,12 +55,14 @@ def receptive_field(network: nn.Module) -> int:
     Source: "Computing Receptive Fields of Convolutional Neural Networks", 2019,
     https://doi.org/10.23915/distill.00021
     """
+    if type(network) is not Network or any(True for layer in network for _ in layer.children()):
+        return None
     field = jump = seen = 1
     for info in _summary(network).summary_list:
         layer = info.module
         if not isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
             continue
-        field += (_side(layer.kernel_size) - 1) * jump
+        field += _side(getattr(layer, "dilation", 1)) * (_side(layer.kernel_size) - 1) * jump
         jump *= _side(layer.stride)
         if isinstance(layer, nn.Conv2d) and info.input_size[-1] > 1:
             seen = field
@@ -73,6 +80,6 @@ def _summary(network: nn.Module) -> ModelStatistics:
         input_data=torch.zeros(IMAGE_SHAPE),
         mode="eval",
         verbose=0,
-        depth=1,
+        depth=_ALL_LEVELS,
         col_names=("output_size", "num_params"),
     )

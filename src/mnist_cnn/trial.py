@@ -29,13 +29,14 @@ _CODE = (
     "data.py",
     "describe.py",
     "engine.py",
-    "layers.py",
+    "layers/*.py",
     "metrics.py",
     "models/__init__.py",
     "native/build.py",
     "native/kernels.c",
     "native/network.py",
     "runtime.py",
+    "sources.py",
     "training.py",
     "trial.py",
     "views.py",
@@ -114,7 +115,8 @@ def fingerprint(trial: Trial, data: str, compute: Compute) -> str:
     settings = {**trial._asdict(), "recipe": trial.recipe.model_dump()}
     computing = [compute.device.type, compute.engine, compute.precision]
     package = Path(__file__).parent
-    code = [_code(package / name) for name in (*_CODE, f"models/{trial.model}.py")]
+    files = [file for name in (*_CODE, f"models/{trial.model}.py") for file in sorted(package.glob(name))]
+    code = [_code(file) for file in files]
     return hashlib.sha256(json.dumps([settings, computing, code, data]).encode()).hexdigest()
 
 

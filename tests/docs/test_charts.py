@@ -30,41 +30,43 @@ def encodings(node: object) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from encodings(item)
 
 
-def scales(template: str, field: str, *channels: str) -> list[dict[str, Any]]:
+def scaled(template: str, field: str, *channels: str) -> list[dict[str, Any]]:
     return [
-        encoding["scale"]
+        encoding
         for channel, encoding in encodings(TEMPLATES[template])
         if channel in channels and encoding.get("field") == field
     ]
 
 
-def domain(scale: dict[str, Any]) -> list[str]:
-    """A scale's models: those that it lists and those that are in the data, in the order of their names."""
-    return sorted({*scale["domain"]["unionWith"], *MODELS})
+def domain(encoding: dict[str, Any]) -> list[str]:
+    """The models that have a look of their own, in its order: those that are listed, then those of the data."""
+    assert encoding["sort"] is None
+    return list(dict.fromkeys([*encoding["scale"]["domain"]["unionWith"], *MODELS]))
 
 
 @pytest.mark.parametrize("template", [*OF_MODELS, "parts", "recall"])
 def test_a_model_has_the_same_colour_in_both(template: str) -> None:
-    found = scales(template, "model", "color", "stroke", "fill")
+    found = scaled(template, "model", "color", "stroke", "fill")
     assert found
-    for scale in found:
-        assert domain(scale) == list(MODELS)
-        assert scale["range"] == list(COLOURS)
-    assert scale["range"][: len(MODELS)] == [model_style(name)[0] for name in MODELS]
+    for encoding in found:
+        assert domain(encoding) == list(MODELS)
+        assert encoding["scale"]["range"] == list(COLOURS)
+    for colour, name in zip(COLOURS, MODELS, strict=False):
+        assert model_style(name)[0] == colour
 
 
 @pytest.mark.parametrize("template", OF_MODELS)
 def test_a_model_has_the_same_shape_in_both(template: str) -> None:
-    [scale] = scales(template, "model", "shape")
-    assert domain(scale) == list(MODELS)
+    [encoding] = scaled(template, "model", "shape")
+    assert domain(encoding) == list(MODELS)
+    scale = encoding["scale"]
     assert len(scale["range"]) == len(MARKERS)
     for shape, marker in zip(scale["range"], MARKERS, strict=True):
         assert shape == SHAPES[marker] if marker in SHAPES else shape.startswith("M")
 
 
-def test_there_are_looks_for_all_models() -> None:
-    assert len(COLOURS) == len(set(COLOURS)) >= len(MODELS)
-    assert len(MARKERS) == len(set(MARKERS)) >= len(MODELS)
+def test_there_are_looks_for_the_storys_models_and_one_more() -> None:
+    assert len(COLOURS) == len(set(COLOURS)) == len(MARKERS) == len(set(MARKERS)) == 8
 
 
 @pytest.mark.parametrize("template", [*OF_MODELS, "parts"])

@@ -15,7 +15,7 @@ from stages import plots_page
 from tests.pipeline.small_project import ROOT, Project, copy_repository
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-NEW = f"model_{len(MODELS) + 1}"
+NEW = "another"
 
 
 @dataclass

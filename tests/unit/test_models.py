@@ -120,8 +120,8 @@ def modules_after(program: str) -> set[str]:
     return set(ended.stdout.split())
 
 
-def test_there_are_seven_models() -> None:
-    assert MODELS == ("model_1", "model_2", "model_3", "model_4", "model_5", "model_6", "model_7")
+def test_the_storys_models_come_first_in_their_order() -> None:
+    assert MODELS[:7] == ("model_1", "model_2", "model_3", "model_4", "model_5", "model_6", "model_7")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_every_convolution_of_the_briefs_models_has_a_bias(name: str) -> None:
     assert all(layer.bias is not None for layer in build(name) if isinstance(layer, nn.Conv2d))
 
 
-@pytest.mark.parametrize("name", MODELS[5:])
+@pytest.mark.parametrize("name", MODELS[5:7])
 def test_no_convolution_before_batch_norm_has_a_bias_in_the_others(name: str) -> None:
     network = list(build(name))
     for layer, following in pairwise(network):

@@ -1,6 +1,7 @@
 """The figures: they hold the numbers they are given, look the same every time, and leave no trace."""
 
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from mnist_cnn import plotting
 from mnist_cnn.models import MODELS
@@ -68,7 +71,7 @@ def measured(
 
 def augmented(models: list[Measured]) -> Figure:
     rows = [DIGITS.float() / 255, DIGITS.flip(2).float() / 255]
-    return plotting.augmented_digits(DIGITS, rows, models[0].name, SETTINGS.models[models[0].name])
+    return plotting.augmented_digits(DIGITS, rows, models[0].name, SETTINGS.models[SETTINGS.model])
 
 
 def over_seeds(own: dict[str, list[float]], equal: dict[str, list[float]]) -> Figure:
@@ -123,9 +126,105 @@ def test_a_figure_neither_changes_matplotlibs_settings_nor_depends_on_them(
         assert dict(matplotlib.rcParams) == before
 
 
-def test_every_model_has_a_colour_and_a_marker_of_its_own() -> None:
-    colours, markers, _ = zip(*map(plotting.model_style, MODELS), strict=True)
-    assert len(set(colours)) == len(set(markers)) == len(MODELS)
+def test_two_dozen_models_look_different_and_the_first_have_colours_and_markers_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = tuple(f"network_{letter}" for letter in "abcdefghijklmnopqrstuvwx")
+    monkeypatch.setattr(plotting, "MODELS", names)
+    looks = [plotting.model_style(name) for name in names]
+    assert len(set(looks)) == len({look[:2] for look in looks}) == 24
+    first = len(plotting.COLOURS)
+    assert [look[:2] for look in looks[:first]] == list(zip(plotting.COLOURS, plotting.MARKERS, strict=True))
+    # Those of one colour have different dashes too, by which their curves are told apart.
+    for colour in plotting.COLOURS:
+        assert len({dash for own, _, dash in looks if own == colour}) == 3
+
+
+def crowd(count: int, stem: str, apart: float) -> list[Measured]:
+    """Models of much the same accuracy, each so much larger than the one before."""
+    return [
+        measured(
+            f"{stem}{place + 1}",
+            [(4, 9, 44 + 7 * (place % 4))],
+            parameters=round(7000 * apart**place),
+            val_accuracy=(97.0, 98.5, 99.2 + place / 100),
+        )
+        for place in range(count)
+    ]
+
+
+def written(figure: Figure) -> list[tuple[str, Bbox]]:
+    """The texts that are drawn when a figure is saved, with their boxes."""
+    figure.set_dpi(150)
+    figure.draw_without_rendering()
+    drawn: list[Text] = []
+    draw = Text.draw
+
+    def note(text: Text, *args: Any, **kwargs: Any) -> None:
+        drawn.append(text)
+        draw(text, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", note)
+        FigureCanvasAgg(figure).draw()
+    return [(text.get_text(), text.get_window_extent()) for text in drawn if text.get_text()]
+
+
+def overlapping(boxes: dict[str, Bbox]) -> list[tuple[str, str]]:
+    return [(one, other) for one, other in combinations(boxes, 2) if boxes[one].overlaps(boxes[other])]
+
+
+@pytest.mark.parametrize(("stem", "apart"), [("model_", 1.15), ("residual_gelu_", 1.02)])
+@pytest.mark.parametrize("count", [1, 3, 8, 12])
+@each_figure
+def test_any_number_of_models_fits_into_the_picture(
+    monkeypatch: pytest.MonkeyPatch,
+    draw: Callable[[list[Measured]], Figure],
+    count: int,
+    stem: str,
+    apart: float,
+) -> None:
+    models = crowd(count, stem, apart)
+    monkeypatch.setattr(plotting, "MODELS", tuple(model.name for model in models))
+    figure = draw(models)
+    texts = written(figure)
+    assert texts
+    for text, box in texts:
+        assert 0 <= box.x0 and box.x1 <= figure.bbox.width and 0 <= box.y0 and box.y1 <= figure.bbox.height, text
+    for legend in figure.legends:
+        box = legend.get_window_extent()
+        assert 0 <= box.x0 and box.x1 <= figure.bbox.width and box.y0 >= 0
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        shown = [text for text in axes.get_xticklabels() if low <= text.get_position()[0] <= high and axes.axison]
+        assert overlapping({text.get_text(): text.get_window_extent() for text in shown}) == []
+
+
+@pytest.mark.parametrize(("stem", "apart"), [("model_", 1.15), ("residual_gelu_", 1.02), ("residual_gelu_", 1.4)])
+@pytest.mark.parametrize("count", [1, 3, 8, 12])
+def test_labels_of_points_overlap_neither_each_other_nor_the_frame(
+    monkeypatch: pytest.MonkeyPatch, count: int, stem: str, apart: float
+) -> None:
+    models = crowd(count, stem, apart)
+    monkeypatch.setattr(plotting, "MODELS", tuple(model.name for model in models))
+    figure = plotting.accuracy_against_parameters(models, SETTINGS)
+    [axes] = figure.axes
+    labels = {text: box for text, box in written(figure) if text.startswith(stem) and "\n9" in text}
+    assert len(labels) == count
+    assert overlapping(labels) == []
+    for box in labels.values():
+        assert axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
+        assert axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
+
+
+def test_what_lies_below_the_seeds_is_written_side_by_side_or_in_rows() -> None:
+    own = {name: [99.4, 11.35, 10.64] for name in MODELS}
+    figure = over_seeds(own, own)
+    [axes] = figure.axes
+    boxes = [box for text, box in written(figure) if "mean " in text]
+    assert len(boxes) == 2 * len(own)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert all(axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 for box in boxes)
 
 
 @each_figure
@@ -305,8 +404,8 @@ def test_the_confusion_matrix_is_headed_by_its_mistakes_and_holds_the_counts(
     model = measured(mistakes=mistakes)
     figure = plotting.confusion_matrix(model)
     assert figure.get_suptitle() == title
-    written = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
-    assert written == {
+    counts = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    assert counts == {
         (predicted, actual): f"{count:,}"
         for actual, row in enumerate(model.confusion)
         for predicted, count in enumerate(row)

@@ -1,22 +1,33 @@
 """The models by name: ``MODELS`` lists them, ``build`` makes one.
 
-Each ``model_*.py`` beside this file is a model, and its ``network()`` the network. A model is imported when
-it is built and not before, so that a change to one file concerns that model alone.
+Each module beside this file is a model, and its ``network()`` the network; names that begin with an underscore are
+none. A model is imported when it is built and not before, so that a change to one file concerns that model alone.
 """
 
+import re
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 from mnist_cnn.errors import InputError
 
 if TYPE_CHECKING:
-    from mnist_cnn.layers import Network
-
-MODELS: tuple[str, ...] = tuple(sorted(m.name for m in iter_modules(__path__) if m.name.startswith("model_")))
+    from torch import nn
 
 
-def build(name: str, dropout: float | None = None, widths: tuple[int, ...] | None = None) -> "Network":
+def _place(name: str) -> tuple[bool, int, str]:
+    """The models of the story come first, by their numbers, then all others by their names."""
+    number = re.fullmatch(r"model_(\d+)", name)
+    return not number, int(number[1]) if number else 0, name
+
+
+MODELS: tuple[str, ...] = tuple(
+    sorted((m.name for m in iter_modules(__path__) if not m.ispkg and not m.name.startswith("_")), key=_place)
+)
+
+
+def build(name: str, dropout: float | None = None, widths: tuple[int, ...] | None = None) -> "nn.Module":
     """The named network, in training mode, on the CPU, freshly initialised from PyTorch's global generator.
 
     It takes ``(N, 1, 28, 28)`` float32 images and returns ``(N, 10)`` float32 scores (logits: no softmax).
@@ -27,21 +38,51 @@ def build(name: str, dropout: float | None = None, widths: tuple[int, ...] | Non
         widths: the channels of its layers, of a model that can be had in others than its own; None leaves those.
 
     Raises:
-        InputError: no model has that name, ``dropout`` is above 0 and the model has no dropout layer, or it cannot be
-            had in these ``widths``.
+        InputError: no model has that name, its file imports code that its stages do not depend on, or holds no such
+            network, ``dropout`` is above 0 and the model has no dropout layer, or it cannot be had in these ``widths``.
     """
     if name not in MODELS:
         raise InputError(f"no model is called {name!r}; the models are {', '.join(MODELS)}")
     # Imported here because listing the models, which reading the settings does, should not load PyTorch.
     from mnist_cnn.layers import initialise, set_dropout
+    from mnist_cnn.sources import not_followed
 
+    unknown = not_followed(Path(__file__).with_name(f"{name}.py"), __name__)
+    if unknown:
+        raise InputError(
+            f"{name} imports {', '.join(unknown)}: 'dvc repro' would not see a change there; code for models belongs "
+            "into src/mnist_cnn/layers, on which all models depend"
+        )
     module = import_module(f"{__name__}.{name}")
     own = getattr(module, "WIDTHS", ())
     if widths is not None and len(widths) != len(own):
         allowed = f"as many as {list(own)}" if own else "none, it can be had in its own alone"
         raise InputError(f"{name}: widths: {list(widths)} is not allowed: {allowed}")
-    network: Network = module.network(widths) if widths else module.network()
+    if not callable(getattr(module, "network", None)):
+        raise InputError(f"{name} has no function network(), which every model's file has")
+    network: nn.Module = module.network(widths) if widths else module.network()
+    _check_scores(name, network)
     initialise(network)
     if dropout is not None and not set_dropout(network, dropout) and dropout > 0:
         raise InputError(f"{name} has no dropout layers: its dropout must be 0, not {dropout}")
     return network
+
+
+def _check_scores(name: str, network: "nn.Module") -> None:
+    """Refuse what is no network, or not one from images to scores, by two blank images in evaluation mode."""
+    import torch
+    from torch import nn
+
+    if not isinstance(network, nn.Module):
+        raise InputError(f"{name}: network() returns {type(network).__name__}, not a PyTorch module")
+    images = torch.zeros(2, 1, 28, 28)
+    try:
+        with torch.no_grad():
+            scores = network.eval()(images)
+    except (RuntimeError, ValueError, TypeError) as error:
+        fault = str(error).strip().splitlines()[0]
+        raise InputError(f"{name}: the network does not take images {tuple(images.shape)}: {fault}") from None
+    network.train()
+    told = f"{scores.dtype} {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
+    if told != "torch.float32 (2, 10)":
+        raise InputError(f"{name}: the network returns {told} for two images, not torch.float32 (2, 10)")

@@ -1,4 +1,4 @@
-"""The few blocks that the models are written with.
+"""The few blocks that the models are written with. What other models share goes into modules beside this file.
 
 Every convolution has a bias, and every 3x3 convolution keeps the size of its input unless it is told
 ``padding=0``, except in ``lean_conv`` and ``separable_conv``: said here once, so that a model file shows only what is
@@ -8,6 +8,7 @@ particular to it.
 from collections.abc import Iterable
 
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 
 def conv3(inputs: int, outputs: int, padding: int = 1) -> nn.Conv2d:
@@ -84,8 +85,8 @@ def stack(*parts: nn.Module | Iterable[nn.Module]) -> Network:
 
 
 def set_dropout(network: nn.Module, rate: float) -> int:
-    """Give every dropout layer of a network the ``rate``, in [0, 1); returns how many there are."""
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Dropout)]
+    """Give every dropout layer of a network, of whatever kind, the ``rate``, in [0, 1); returns how many there are."""
+    layers = [layer for layer in network.modules() if isinstance(layer, _DropoutNd)]
     for layer in layers:
         layer.p = rate
     return len(layers)
@@ -95,7 +96,7 @@ def initialise(network: nn.Module) -> None:
     """Draw every convolution's weights from the Kaiming normal distribution and set its bias, if any, to zero.
 
     With PyTorch's own, narrower initialisation model_1, nine convolutions deep without batch norm, does not
-    begin to learn: its loss stays at ln 10.
+    begin to learn: its loss stays at ln 10. Layers of other kinds keep PyTorch's own.
 
     Source: "Delving Deep into Rectifiers", 2015, https://arxiv.org/abs/1502.01852
     """
