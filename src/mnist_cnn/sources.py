@@ -30,7 +30,7 @@ def not_followed(file: Path, package: str) -> list[str]:
             if imported.is_relative_to(_FOLLOWED):
                 is_package = imported.name == "__init__.py"
                 todo.append((imported, name if is_package else name.rpartition(".")[0]))
-            elif imported not in (_PACKAGE / "__init__.py", file.parent / "__init__.py"):
+            elif imported not in (_PACKAGE / "__init__.py", _PACKAGE / "models/__init__.py"):
                 found.append(name)
     return found
 

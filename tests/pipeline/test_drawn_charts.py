@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from mnist_cnn.models import MODELS
+from mnist_cnn.params import load
 from mnist_cnn.plotting import COLOURS, model_style
 from stages import plots_page
 from tests.pipeline.small_project import ROOT, Project, copy_repository
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MODELS = tuple(load(ROOT / "params.yaml").models)
+# Comes before all others by its name, and after them by its colour.
 NEW = "another"
 
 

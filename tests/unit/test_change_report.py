@@ -61,6 +61,7 @@ def model(name: str, misread: int, **metrics: Any) -> dict[str, Any]:  # noqa: A
         "test_accuracy_low": round(low, 4),
         "test_accuracy_high": round(high, 4),
         "brief_test_accuracy": None,
+        "engine": "native",
         **metrics,
     }
 

@@ -76,7 +76,8 @@ def records(trials: dict[str, Trial]) -> dict[str, dict[str, Any]]:
 def test_the_repositorys_own_study_is_valid_and_has_the_seeds_asked_for() -> None:
     study = load_study(ROOT / "study/params.yaml", PARAMS)
     trials = plan(PARAMS, study)
-    for name in PARAMS.models:
+    assert {f"model_{number}" for number in range(1, 8)} <= set(study.seeds) <= set(PARAMS.models)
+    for name in study.seeds:
         own = [trial for key, trial in trials.items() if key.startswith(f"own/{name}-")]
         assert [trial.seed for trial in own] == list(range(PARAMS.train.seed, PARAMS.train.seed + study.seeds[name]))
         assert len(own) >= (10 if name in ("model_5", "model_6", "model_7") else 5)

@@ -6,6 +6,7 @@ none. A model is imported when it is built and not before, so that a change to o
 
 import re
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
@@ -47,7 +48,9 @@ def build(name: str, dropout: float | None = None, widths: tuple[int, ...] | Non
     from mnist_cnn.layers import initialise, set_dropout
     from mnist_cnn.sources import not_followed
 
-    unknown = not_followed(Path(__file__).with_name(f"{name}.py"), __name__)
+    spec = find_spec(f"{__name__}.{name}")
+    assert spec is not None and spec.origin is not None
+    unknown = not_followed(Path(spec.origin), __name__)
     if unknown:
         raise InputError(
             f"{name} imports {', '.join(unknown)}: 'dvc repro' would not see a change there; code for models belongs "
