@@ -1,0 +1,119 @@
+"""A model is added as the README says: it trains out of the box, is in all results, and leaves the project whole."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.pipeline.small_project import Project, copy_repository, stages_run
+
+NAME = "residual"
+MODEL = '''"""A residual network with what the kernels do not know."""
+
+from torch import nn
+
+from mnist_cnn.layers.blocks import Residual
+
+
+def network() -> nn.Module:
+    """``(N, 1, 28, 28)`` float images to ``(N, 10)`` scores."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.GroupNorm(2, 8), nn.GELU(),
+        Residual(8), nn.MaxPool2d(2), Residual(8),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 10),
+    )  # fmt: skip
+'''
+HELPER = '''"""Blocks of residual networks."""
+
+from torch import Tensor, nn
+
+
+class Residual(nn.Module):
+    """Two convolutions and a way around them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As the input, ``(N, C, H, W)``."""
+        change: Tensor = self.second(nn.functional.silu(self.first(input)))
+        return input + change
+'''
+# Those that look at the models.
+_LISTED = "tests/pipeline/test_dependencies.py::test_a_stage_lists_every_module_it_loads_and_no_other"
+TESTS = (
+    *(f"tests/unit/test_{name}.py" for name in ("models", "layers", "engine", "study", "params")),
+    *("tests/docs/test_charts.py", f"{_LISTED}[train]", f"{_LISTED}[evaluate]"),
+)
+
+
+def add_model(project: Project) -> None:
+    """As the README says: a file, a helper in its place, an entry in params.yaml."""
+    (project.folder / f"src/mnist_cnn/models/{NAME}.py").write_text(MODEL)
+    (project.folder / "src/mnist_cnn/layers/blocks.py").write_text(HELPER)
+    params = project.read("params.yaml")
+    [entry] = re.findall(r"^  model_5:\n(?:    .*\n)+", params, re.MULTILINE)
+    written = params.replace(entry, entry + entry.replace("model_5", NAME))
+    (project.folder / "params.yaml").write_text(written)
+
+
+def test_a_model_of_other_layers_trains_out_of_the_box_and_is_in_all_results(project: Project) -> None:
+    before = {name: project.read(f"metrics/{name}.json") for name in ("model_1", "model_3", "model_5")}
+    pictures = {file.name for file in (project.folder / "plots/pictures").iterdir()}
+    add_model(project)
+    ran = project.dvc("repro").stdout
+    told = stages_run(ran)
+    # The helper concerns all models.
+    every = [*before, NAME]
+    assert set(told) == {
+        "settings",
+        *(f"train@{name}" for name in every),
+        *(f"evaluate@{name}" for name in every),
+        "report",
+    }
+    [engine] = [line for line in ran.splitlines() if line.startswith("[INFO] Engine: PyTorch")]
+    assert "the kernels know" in engine
+    assert json.loads(project.read(f"metrics/{NAME}.json"))["engine"] == "torch"
+    # The others are as they were.
+    assert before == {name: project.read(f"metrics/{name}.json") for name in before}
+    table = pd.read_csv(project.folder / "metrics/comparison.csv").set_index("model")
+    assert table["engine"].to_dict() == {**dict.fromkeys(before, "native"), NAME: "torch"}
+    assert f"**{NAME}**" in project.read("metrics/comparison.md")
+    assert NAME in set(pd.read_csv(project.folder / "plots/curves.csv")["model"])
+    assert {file.name for file in (project.folder / "plots/pictures").iterdir()} == pictures
+    assert project.repro() == []
+
+    helper = project.folder / "src/mnist_cnn/layers/blocks.py"
+    helper.write_text(HELPER.replace("silu", "gelu"))
+    assert f"train@{NAME}" in json.loads(project.dvc("status", "--json").stdout)
+
+
+def test_kernels_asked_for_by_name_refuse_it_with_the_way_out(project: Project) -> None:
+    add_model(project)
+    project.edit_params(lambda params: params["train"].update(engine="native"))
+    ended = project.dvc("repro", "--single-item", f"train@{NAME}", check=False)
+    assert ended.returncode != 0
+    [line] = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert NAME in line and "GroupNorm" in line and "auto" in line
+    assert "Traceback" not in ended.stderr
+    assert not (project.folder / f"checkpoints/{NAME}.safetensors").exists()
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Project:
+    """All files of this repository, as they are now."""
+    copy_repository(tmp_path / "clone", lambda name: True)
+    return Project(tmp_path / "clone", tmp_path)
+
+
+def test_the_projects_own_tests_pass_with_it(clone: Project) -> None:
+    add_model(clone)
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *TESTS]
+    ended = subprocess.run(command, cwd=clone.folder, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout
