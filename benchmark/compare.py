@@ -1,4 +1,4 @@
-"""Every model trained both ways, in turns, each time in a process of its own."""
+"""Every model trained several ways, in turns, each time in a process of its own."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -20,6 +21,20 @@ from mnist_cnn.params import load
 # A whole run, as the recipes have it.
 EPOCHS = 15
 TARGET_MODEL = "model_5"
+
+# By each way's name, the task of ``worker`` and its options. ``own`` is the project's ``fit`` by its kernels, ``torch``
+# and ``bfloat16`` the same by PyTorch.
+_TORCH = {"task": "own", "engine": "torch"}
+WAYS: dict[str, dict[str, Any]] = {
+    "classical": {"task": "classical"},
+    "torch": _TORCH | {"precision": "float32"},
+    "bfloat16": _TORCH | {"precision": "bfloat16"},
+    "own": {"task": "own", "engine": "auto", "precision": "float32"},
+}
+# What the kernels are compared with, and how figures of it end by name.
+OTHERS = {"classical": "", "torch": "_torch", "bfloat16": "_bfloat16"}
+# The slow ways show their speed in one part of so many of an epoch, if that is as many images.
+SHARE, ENOUGH = 4, 5000
 
 
 class Row(NamedTuple):
@@ -33,10 +48,12 @@ class Row(NamedTuple):
 # From a task of ``worker`` and its options to what it found.
 Work = Callable[..., dict[str, Any]]
 Runs = list[dict[str, Any]]
+# Runs by the names of ways, and of rows.
+Turns = dict[str, dict[str, Runs]]
 
 
 def compare(params: Path, raw: Path, parts: Path, repetitions: int) -> dict[str, Any]:
-    """Train every model the classical way and by ``fit``, one epoch at a time in turns; all that was found.
+    """Train every model each of the ``WAYS``, at most an epoch at a time in turns; all that was found.
 
     Args:
         raw: a folder with MNIST as torchvision lays it out.
@@ -60,52 +77,61 @@ def compare(params: Path, raw: Path, parts: Path, repetitions: int) -> dict[str,
 
     with tempfile.TemporaryDirectory() as scratch:
 
-        def work(task: str, row: Row, epochs: int = 1, weights: str = "unused") -> dict[str, Any]:
-            return run_worker(
-                task=task, model=row.model, epochs=epochs, dropout=row.dropout, params=str(params), raw=str(raw),
-                parts=str(parts), weights=str(Path(scratch) / weights),
-            )  # fmt: skip
+        def work(task: str, row: Row, epochs: int = 1, weights: str = "unused", **more: object) -> dict[str, Any]:
+            options = {
+                "task": task, "model": row.model, "epochs": epochs, "dropout": row.dropout, "params": str(params),
+                "raw": str(raw), "parts": str(parts), "weights": str(Path(scratch) / weights),
+            }  # fmt: skip
+            return run_worker(options | more)
 
         speeds, compiled = work("product", rows[0]), work("compilation", rows[0])["seconds"]
         flops = {row.name: work("flops", row)["flops"] * images / BATCH_SIZE for row in rows}
-        classical, own = take_turns(work, rows, repetitions, images)
+        turns = take_turns(work, rows, repetitions, images)
         race = race_to_target(work, rows, settings.targets.test_accuracy)
 
     limit = max(speeds.values())
-    models = {
-        row.name: summarise(classical[row.model], own[row.name], images, flops[row.name], limit, compiled)
-        for row in rows
-    }
-    seconds = sum(median(map(epoch_seconds, own[name])) for name in names)
+    models = {row.name: summarise(runs_of(row, turns), images, flops[row.name], limit, compiled) for row in rows}
+    seconds = sum(median(map(epoch_seconds, turns["own"][name])) for name in names)
     return {
         "machine": describe_machine() | {f"{precision}_flops": round(speed) for precision, speed in speeds.items()},
         "repetitions": repetitions,
         "images": {"train": images, "val": settings.split.val},
+        "share": share_of(images),
         "compile_seconds": round(compiled, 2),
         "models": models,
-        **totals([(classical[name], own[name]) for name in names], compiled),
+        **totals({way: [runs[name] for name in names] for way, runs in turns.items()}, compiled),
         "peak_memory_mb": max(models[name]["peak_memory_mb"] for name in names),
         "share_of_limit": round(sum(flops[name] for name in names) / seconds / limit, 3),
         **race,
     }
 
 
-def take_turns(work: Work, rows: list[Row], repetitions: int, images: int) -> tuple[dict[str, Runs], dict[str, Runs]]:
-    """An epoch of each model by the classical loop and of each row by ``fit``, so many times; runs by name."""
-    classical: dict[str, Runs] = {row.model: [] for row in rows}
-    own: dict[str, Runs] = {row.name: [] for row in rows}
-    turn = [(task, row) for row in rows for task in ("classical", "own") if task == "own" or row.name == row.model]
+def take_turns(work: Work, rows: list[Row], repetitions: int, images: int) -> Turns:
+    """Each row trained each way, so many times; the classical loop knows no rows beyond the models."""
+    turns: Turns = {way: {} for way in WAYS}
+    turn = [(way, row) for row in rows for way in WAYS if way != "classical" or row.name == row.model]
     planned, started = repetitions * len(turn), time.monotonic()
-    for done, (task, row) in enumerate(repetitions * turn, start=1):
-        run = work(task, row)
-        (own if task == "own" else classical)[row.name].append(run)
+    for done, (way, row) in enumerate(repetitions * turn, start=1):
+        share = 1 if way == "own" else share_of(images)
+        run = work(row=row, share=share, **WAYS[way])
+        turns[way].setdefault(row.name, []).append(run)
         left = (time.monotonic() - started) / done * (planned - done) / 60
         print(
-            f"[{done}/{planned}] {row.name}, {task}: {images / epoch_seconds(run):,.0f} images/s; about {left:.0f} min "
+            f"[{done}/{planned}] {row.name}, {way}: {images / epoch_seconds(run):,.0f} images/s; about {left:.0f} min "
             "left, and then the way to the target",
             flush=True,
         )
-    return classical, own
+    return turns
+
+
+def share_of(images: int) -> int:
+    """One part of how many of an epoch the slow ways are timed on."""
+    return SHARE if images >= SHARE * ENOUGH else 1
+
+
+def runs_of(row: Row, turns: Turns) -> dict[str, Runs]:
+    """A row's runs by way: those of the classical loop are its model's."""
+    return {way: runs[row.model if way == "classical" else row.name] for way, runs in turns.items()}
 
 
 def race_to_target(work: Work, rows: list[Row], target: float) -> dict[str, Any]:
@@ -125,26 +151,38 @@ def race_to_target(work: Work, rows: list[Row], target: float) -> dict[str, Any]
     }
 
 
-def run_worker(**options: object) -> dict[str, Any]:
-    """What ``worker`` finds; of timed runs also ``spawned``, when the process was started.
+def run_worker(options: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
+    """What ``worker`` finds by a task and its options, and ``spawned``, when its process was started.
 
     Raises:
-        InputError: it failed.
+        InputError: it failed, or was not ready after ``timeout`` seconds.
     """
     spawned = time.monotonic()
     command = [sys.executable, "-m", "benchmark.worker", json.dumps(options)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    failed = f"benchmark: {options['task']} of {options['model']} failed"
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise InputError(f"{failed}: not ready after {timeout:.0f} s") from None
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise InputError(f"benchmark: {options['task']} of {options['model']} failed: {reason}")
+        raise InputError(f"{failed}: {reason}")
     found: dict[str, Any] = json.loads(done.stdout)
-    return found | ({"spawned": spawned} if "began" in found else {})
+    return found | {"spawned": spawned}
 
 
 def epoch_seconds(run: dict[str, Any]) -> float:
-    """Of a run's first epoch, its evaluation included."""
-    seconds: float = run["ends"][0] - run["began"]
-    return seconds
+    """Of a run's first epoch, its evaluation included.
+
+    Of a run on a share of the images, extrapolated: the first of its two runs on one batch, and the share without what
+    the second of them took, so many times.
+    """
+    times: list[float] = [run["began"], *run["ends"]]
+    share: int = run["share"]
+    if share == 1:
+        return times[1] - times[0]
+    first, second, part = (end - began for began, end in pairwise(times))
+    return first + share * (part - second)
 
 
 def start_seconds(run: dict[str, Any]) -> float:
@@ -154,7 +192,7 @@ def start_seconds(run: dict[str, Any]) -> float:
 
 
 def whole_seconds(run: dict[str, Any], extra: float = 0.0) -> float:
-    """A whole run from a cold start, foretold from one epoch; ``extra`` is what comes before."""
+    """A whole run from a cold start, extrapolated from one epoch; ``extra`` is what comes before."""
     return extra + start_seconds(run) + EPOCHS * epoch_seconds(run)
 
 
@@ -167,41 +205,61 @@ def spread(values: list[float], digits: int) -> dict[str, float]:
     }
 
 
-def summarise(classical: Runs, own: Runs, images: int, flops: float, limit: float, compiled: float) -> dict[str, Any]:
-    """A model's figures from its runs, which were made in turns: each ratio is of two of the same turn.
+def speedups(theirs: Runs, mine: Runs) -> list[float]:
+    """How many times sooner an epoch ends, repetition by repetition."""
+    return [epoch_seconds(slow) / epoch_seconds(fast) for slow, fast in zip(theirs, mine, strict=True)]
+
+
+def summarise(runs: dict[str, Runs], images: int, flops: float, limit: float, compiled: float) -> dict[str, Any]:
+    """A model's figures from its runs by way, which were made in turns: each ratio is of two of the same turn.
 
     Args:
         flops: of an epoch.
         limit: FLOP a second.
     """
-    ratios = [epoch_seconds(theirs) / epoch_seconds(mine) for theirs, mine in zip(classical, own, strict=True)]
-    cold = [whole_seconds(theirs) / whole_seconds(mine, compiled) for theirs, mine in zip(classical, own, strict=True)]
-    figures: dict[str, Any] = {
-        "speedup": round(median(ratios), 2),
-        "speedup_spread": spread(ratios, 2),
-        "speedup_cold": round(median(cold), 2),
-    }
-    for ending, runs in (("", own), ("_classical", classical)):
-        seconds = median(epoch_seconds(run) for run in runs)
+    own = runs["own"]
+    cold = [
+        whole_seconds(theirs) / whole_seconds(mine, compiled)
+        for theirs, mine in zip(runs["classical"], own, strict=True)
+    ]
+    figures: dict[str, Any] = {}
+    for way, ending in OTHERS.items():
+        ratios = spread(speedups(runs[way], own), 2)
+        figures |= {f"speedup{ending}": ratios["median"], f"speedup{ending}_spread": ratios}
+    figures["speedup_cold"] = round(median(cold), 2)
+    for way, those in runs.items():
+        ending = "" if way == "own" else f"_{way}"
+        seconds = median(epoch_seconds(run) for run in those)
         figures |= {
-            f"images_per_second{ending}": spread([images / epoch_seconds(run) for run in runs], 0),
-            f"start_seconds{ending}": round(median(start_seconds(run) for run in runs), 2),
-            f"peak_memory_mb{ending}": round(max(run["peak_memory_mb"] for run in runs)),
+            f"images_per_second{ending}": spread([images / epoch_seconds(run) for run in those], 0),
+            f"start_seconds{ending}": round(median(start_seconds(run) for run in those), 2),
+            f"peak_memory_mb{ending}": round(max(run["peak_memory_mb"] for run in those)),
             f"share_of_limit{ending}": round(flops / seconds / limit, 3),
         }
     return figures
 
 
-def totals(pairs: list[tuple[Runs, Runs]], compiled: float) -> dict[str, float]:
-    """Seconds summed over models, by repetition; the median of their ratios."""
-    warm, cold = [], []
-    for repetition in range(len(pairs[0][0])):
-        runs = [(classical[repetition], own[repetition]) for classical, own in pairs]
-        warm.append(sum(epoch_seconds(run) for run, _ in runs) / sum(epoch_seconds(run) for _, run in runs))
-        # The kernels are compiled once for all models.
-        mine = compiled + sum(whole_seconds(run) for _, run in runs)
-        cold.append(sum(whole_seconds(run) for run, _ in runs) / mine)
-    return {"speedup_total": round(median(warm), 2), "speedup_total_cold": round(median(cold), 2)}
+def totals(runs: dict[str, list[Runs]], compiled: float) -> dict[str, Any]:
+    """Seconds summed over models, by repetition; the median of their ratios, and of the warm ones the spread.
+
+    Args:
+        runs: by way, those of each model.
+    """
+
+    def summed(way: str, repetition: int, seconds: Callable[[dict[str, Any]], float]) -> float:
+        return sum(seconds(of_model[repetition]) for of_model in runs[way])
+
+    repetitions = range(len(runs["own"][0]))
+    found: dict[str, Any] = {}
+    for way, ending in OTHERS.items():
+        ratios = [summed(way, n, epoch_seconds) / summed("own", n, epoch_seconds) for n in repetitions]
+        found |= {
+            f"speedup{ending}_total": round(median(ratios), 2),
+            f"speedup{ending}_total_spread": spread(ratios, 2),
+        }
+    # The kernels are compiled once for all models.
+    cold = [summed("classical", n, whole_seconds) / (compiled + summed("own", n, whole_seconds)) for n in repetitions]
+    return found | {"speedup_total_cold": round(median(cold), 2)}
 
 
 def way_to_target(run: dict[str, Any], test_accuracies: list[float], target: float) -> dict[str, Any]:

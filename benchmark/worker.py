@@ -20,7 +20,7 @@ from benchmark import BATCH_SIZE
 from mnist_cnn import metrics, runtime
 from mnist_cnn.checkpoint import load_weights, save_weights
 from mnist_cnn.data import Images, load_images, load_normalisation
-from mnist_cnn.engine import Compute, evaluation_pass
+from mnist_cnn.engine import choose_engine, evaluation_pass
 from mnist_cnn.errors import InputError
 from mnist_cnn.models import build
 from mnist_cnn.native.build import load as load_kernels
@@ -36,8 +36,14 @@ RATE = 0.01
 Epochs = Iterator[nn.Module | None]
 
 
-def classical(*, model: str, epochs: int, params: str, raw: str, weights: str, **unused: object) -> dict[str, Any]:
-    """Train a model so many epochs the classical way, with the dropout that its network has."""
+def classical(
+    *, model: str, epochs: int, params: str, raw: str, weights: str, share: int = 1, **unused: object
+) -> dict[str, Any]:
+    """Train a model so many epochs the classical way, with the dropout that its network has.
+
+    Args:
+        share: see ``sizes``.
+    """
     # Here, because the other tasks do without torchvision.
     from benchmark.classical import loaders, train_classically
 
@@ -45,32 +51,70 @@ def classical(*, model: str, epochs: int, params: str, raw: str, weights: str, *
         settings = load(Path(params))
         torch.manual_seed(settings.train.seed)
         network = build(model)
-        batches = loaders(Path(raw), settings.split.train, settings.split.val)
+        batches = [loaders(Path(raw), *size) for size in sizes(settings.split.train, settings.split.val, share)]
         yield None
-        for _ in train_classically(network, *batches, epochs, RATES.get(model, RATE)):
-            yield network
+        for both in batches:
+            for _ in train_classically(network, *both, epochs, RATES.get(model, RATE)):
+                yield network
 
-    return _timed(run(), Path(weights))
+    return _timed(run(), Path(weights)) | {"share": share}
 
 
 def own(
-    *, model: str, epochs: int, dropout: float, params: str, parts: str, weights: str, **unused: object
+    *,
+    model: str,
+    epochs: int,
+    dropout: float,
+    params: str,
+    parts: str,
+    weights: str,
+    engine: str | None = None,
+    precision: str | None = None,
+    share: int = 1,
+    **unused: object,
 ) -> dict[str, Any]:
-    """Train a model so many epochs by ``fit`` with its recipe, at a rate of dropout."""
+    """Train a model so many epochs by ``fit`` with its recipe, at a rate of dropout.
+
+    Args:
+        engine, precision: in place of those in params.yaml.
+        share: see ``sizes``.
+    """
 
     def run() -> Epochs:
         settings = load(Path(params))
         recipe = settings.models[model].model_copy(update={"epochs": epochs})
-        seed, compute = settings.train.seed, runtime.prepare(settings.train)
+        shared = settings.train
+        asked = {"engine": engine or shared.engine, "precision": precision or shared.precision}
+        shared = shared.model_copy(update=asked)
+        compute = runtime.prepare(shared)
+        if engine == "torch":
+            # For the same bytes everywhere ``fit`` has PyTorch compute with one thread. Here it shows what it can do.
+            torch.set_num_threads(compute.threads)
         train, val = load_images(Path(parts) / "train.safetensors"), load_images(Path(parts) / "val.safetensors")
         normalisation = load_normalisation(Path(parts) / "statistics.json")
-        torch.manual_seed(seed)
+        torch.manual_seed(shared.seed)
         network = build(model, dropout)
         yield None
-        for epoch in fit(network, train, val, normalisation, recipe, seed=seed, compute=compute):
-            yield epoch.delivered
+        for learn, check in sizes(len(train.labels), len(val.labels), share):
+            few = train.take(torch.arange(learn)), val.take(torch.arange(check))
+            for epoch in fit(network, *few, normalisation, recipe, seed=shared.seed, compute=compute):
+                yield epoch.delivered
 
-    return _timed(run(), Path(weights))
+    return _timed(run(), Path(weights)) | {"share": share}
+
+
+def sizes(train: int, val: int, share: int) -> list[tuple[int, int]]:
+    """How many images there are to train on, and to evaluate on, in runs one after the other.
+
+    All of them, or, where less than an epoch is to tell how long one takes, twice a batch and then one part in
+    ``share``. What the first step has to make ready, and what an epoch costs whatever its length, can then be told from
+    the images' own time: see ``compare.epoch_seconds``.
+    """
+    if share == 1:
+        return [(train, val)]
+    part = train // share, max(1, val // share)
+    batch = min(BATCH_SIZE, part[0]), min(BATCH_SIZE, part[1])
+    return [batch, batch, part]
 
 
 def cold(
@@ -91,19 +135,44 @@ def compilation(**unused: object) -> dict[str, Any]:
     return {"seconds": seconds}
 
 
-def tested_as_written(*, model: str, parts: str, weights: str, **unused: object) -> dict[str, Any]:
+def twice(*, model: str, params: str, parts: str, weights: str, **unused: object) -> dict[str, Any]:
+    """Train a model by its recipe twice in this process: the second time libraries and device are ready.
+
+    Returns a run as ``own`` does, and the accuracies of its epochs, for ``cold`` and ``warm``.
+    """
+    recipe = load(Path(params)).models[model]
+    shape: dict[str, Any] = {"epochs": recipe.epochs, "dropout": recipe.dropout}
+    given: dict[str, Any] = {"model": model, "params": params, "parts": parts}
+    runs: dict[str, dict[str, Any]] = {}
+    for name in ("cold", "warm"):
+        started = time.monotonic()
+        runs[name] = own(**given, **shape, weights=f"{weights}/{name}") | {"started": started}
+    for name, run in runs.items():
+        run |= tested_as_seen(**given, weights=f"{weights}/{name}")
+    return runs
+
+
+def profiled(*, model: str, params: str, parts: str, capture: bool, **unused: object) -> dict[str, Any]:
+    """Where the time of a training step goes; see ``profiling``."""
+    # Here, because the other tasks do without the profiler.
+    from benchmark.profiling import profile_steps
+
+    return profile_steps(model, Path(params), Path(parts), capture)
+
+
+def tested_as_written(*, model: str, params: str, parts: str, weights: str, **unused: object) -> dict[str, Any]:
     """The test accuracy of each epoch's weights."""
-    return _tested(model, Path(parts), Path(weights), load_images(Path(parts) / "test.safetensors"))
+    return _tested(model, Path(params), Path(parts), Path(weights), load_images(Path(parts) / "test.safetensors"))
 
 
 def tested_as_seen(*, model: str, params: str, parts: str, weights: str, **unused: object) -> dict[str, Any]:
     """The same on images as the model's recipe has it see them."""
     images = for_use(load_images(Path(parts) / "test.safetensors"), load(Path(params)).models[model])
-    return _tested(model, Path(parts), Path(weights), images)
+    return _tested(model, Path(params), Path(parts), Path(weights), images)
 
 
 def product(**unused: object) -> dict[str, Any]:
-    """The best of five products of two matrices 2,048 wide, in FLOP a second, on all cores."""
+    """The best of five matrix multiplications, 2,048 wide, in FLOP a second, on all cores."""
     size = 2048
     speeds: dict[str, Any] = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -128,13 +197,15 @@ def flops(*, model: str, **unused: object) -> dict[str, Any]:
     return {"flops": counter.get_total_flops()}
 
 
-def _tested(model: str, parts: Path, weights: Path, images: Images) -> dict[str, Any]:
+def _tested(model: str, params: Path, parts: Path, weights: Path, images: Images) -> dict[str, Any]:
     normalisation = load_normalisation(parts / "statistics.json")
-    device, network = torch.device("cpu"), build(model)
-    evaluated, accuracies = evaluation_pass(network, BATCH_SIZE, Compute(device)), []
+    network = build(model)
+    compute = choose_engine(network, runtime.prepare(load(params).train)).compute
+    evaluated, accuracies = evaluation_pass(network.to(compute.device), BATCH_SIZE, compute), []
     for file in sorted(weights.glob("*.safetensors")):
         load_weights(file, network)
-        accuracies.append(metrics.accuracy(metrics.predict(evaluated, images, normalisation, BATCH_SIZE, device)))
+        predicted = metrics.predict(evaluated, images, normalisation, BATCH_SIZE, compute.device)
+        accuracies.append(metrics.accuracy(predicted))
     return {"test_accuracies": accuracies}
 
 
@@ -164,7 +235,7 @@ def _timed(epochs: Epochs, weights: Path) -> dict[str, Any]:
     return {"began": began, "ends": ends, "peak_memory_mb": peak / 1e6}
 
 
-_ALL = (classical, own, cold, compilation, tested_as_written, tested_as_seen, product, flops)
+_ALL = (classical, own, cold, twice, profiled, compilation, tested_as_written, tested_as_seen, product, flops)
 TASKS = {task.__name__: task for task in _ALL}
 
 if __name__ == "__main__":

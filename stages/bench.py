@@ -10,7 +10,7 @@ from stages import cli
 
 
 def main(params: Path, raw: Path, parts: Path, repetitions: int, table: Path, numbers: Path) -> None:
-    """Train every model the classical way and by ``fit``, an epoch at a time in turns; write table and numbers."""
+    """Train every model by the classical loop, and by ``fit`` with each engine, in turns; write table and numbers."""
     result = compare(params, raw, parts, repetitions)
     write_text(numbers, json.dumps(result, indent=2, allow_nan=False) + "\n")
     write_text(table, render(result))

@@ -13,10 +13,21 @@ settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where tests/unit/test_device.py computes: cpu, cuda or mps")
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where to compute, as ``--device`` says."""
+    return torch.device(request.config.getoption("--device"))
+
+
 @pytest.fixture(autouse=True)
 def restored_state() -> Iterator[None]:
     python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.get_rng_state()
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     # Small tensors are computed several times faster by one thread than by two that wait for each other.
     torch.set_num_threads(1)
     yield
@@ -25,3 +36,4 @@ def restored_state() -> Iterator[None]:
     torch.set_rng_state(pytorch)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]

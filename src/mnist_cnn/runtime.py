@@ -4,6 +4,7 @@ import ctypes
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ def prepare(train: Train) -> Compute:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    # Nothing here reads memory that it has not written; to fill all of it beforehand takes up to a twentieth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # cuBLAS computes deterministically only with a workspace of fixed size; it must be set before first use.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     keep_freed_memory()
@@ -56,7 +59,7 @@ def captured(
     """A step as one launch of a CUDA graph; small networks otherwise spend most of their time on launching kernels.
 
     What is called takes tensors of the shapes of ``inputs``, and returns the step's result, which the next call
-    overwrites. A step that cannot be captured, because it waits for the device, is returned as it is, with a warning.
+    overwrites. A step that waits for the device, and so cannot be captured, is returned as it is, with a warning.
 
     Args:
         step: of CUDA tensors, always the same operations.
@@ -68,19 +71,23 @@ def captured(
     given = tuple(tensor.clone() for tensor in inputs)
     before = {tensor.data_ptr(): tensor.clone() for tensor in state()}
     random = torch.cuda.get_rng_state()
-    # Libraries set themselves up in their first calls, which a graph must not hold.
+    # Libraries set themselves up in their first calls, which a graph must not hold. Whether the step waits is tried
+    # beforehand, because a capture that fails leaves PyTorch's memory in disorder.
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(3):
-            step(*given)
+        step(*given)
+        step(*given)
+        fault = _fault_if_waiting(partial(step, *given))
     torch.cuda.current_stream().wait_stream(side)
-    graph, fault = torch.cuda.CUDAGraph(), None
-    try:
-        with torch.cuda.graph(graph):
-            result = step(*given)
-    except RuntimeError as error:
-        fault = str(error).splitlines()[0]
+    graph = torch.cuda.CUDAGraph()
+    if fault is None:
+        try:
+            with torch.cuda.graph(graph):
+                result = step(*given)
+        except RuntimeError as error:
+            cause = str(error.__context__ or error).splitlines()[0]
+            raise InputError(f"the network's steps cannot be captured as a CUDA graph: {cause}") from None
     for tensor in state():
         if tensor.data_ptr() in before:
             tensor.copy_(before[tensor.data_ptr()])
@@ -98,6 +105,20 @@ def captured(
         return result
 
     return replay
+
+
+def _fault_if_waiting(work: Callable[[], object]) -> str | None:
+    """What PyTorch says of work that waits for the CUDA device, in a line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a mode that it calls a prototype
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        work()
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return None
 
 
 def resolve_device(name: str) -> torch.device:

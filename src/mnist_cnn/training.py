@@ -22,6 +22,8 @@ from mnist_cnn.views import for_training, for_use
 
 # A bar that is redrawn more often costs a device its queue of work, and nobody reads faster.
 _STEPS_A_REFRESH = 20
+# Images at a time to validate on a device: enough to keep it busy.
+_ON_DEVICE = 1000
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,13 @@ def fit(
     train, val = for_training(train, recipe).to(compute.device), for_use(val, recipe).to(compute.device)
     network.to(compute.device).train()
     check_engine(network, normalisation(intensities(train.pixels[: recipe.batch_size])), compute)
+    at_a_time = recipe.batch_size if compute.device.type == "cpu" else max(recipe.batch_size, _ON_DEVICE)
     steps = _Steps(network, train, normalisation, recipe, compute)
-    evaluated = evaluation_pass(steps.delivered, recipe.batch_size, compute)
+    evaluated = evaluation_pass(steps.delivered, at_a_time, compute)
     for epoch in range(recipe.epochs):
         summed_loss, correct = steps.run(epoch, generator)
         try:
-            checked = metrics.predict(evaluated, val, normalisation, recipe.batch_size, compute.device)
+            checked = metrics.predict(evaluated, val, normalisation, at_a_time, compute.device)
         except InputError as error:
             raise InputError(steps.diverged(epoch, steps.an_epoch - 1, f"on validation {error}")) from None
         yield Epoch(
@@ -161,7 +164,7 @@ class _Steps:
         Nothing in it waits for a device that is not the CPU.
         """
         batches = self._batches(generator)
-        results = torch.zeros(len(batches), 2, dtype=torch.float64, device=self._device)
+        results = torch.zeros(len(batches), 2, dtype=_widest(self._device), device=self._device)
         on_cpu = self._device.type == "cpu"
         with tqdm(total=len(batches), desc=f"Epoch {epoch + 1}", unit="batch", disable=None, leave=True) as bar:
             for position, batch in enumerate(batches):
@@ -293,7 +296,7 @@ def train_step(
     Gradients are shortened by ``clip_ratio`` as ``shorten_gradients`` says; 0 leaves them as they are.
     With ``label_smoothing`` the share of each label's weight that it names is spread over all classes.
 
-    Returns float64 ``(2,)``: the loss summed over the batch, and the number of images recognised.
+    Returns float64 (on mps float32) ``(2,)``: the loss summed over the batch, and the number of images recognised.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -305,7 +308,12 @@ def train_step(
         shorten_gradients([weight for group in optimizer.param_groups for weight in group["params"]], clip_ratio)
     optimizer.step()
     recognised = (scores.detach().argmax(1) == labels).sum()
-    return torch.stack([loss.detach() * len(labels), recognised]).double()
+    return torch.stack([loss.detach() * len(labels), recognised]).to(_widest(labels.device))
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    """What sums are kept in: float64, which mps does not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def shorten_gradients(weights: Iterable[Tensor], ratio: float) -> None:

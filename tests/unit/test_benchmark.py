@@ -2,26 +2,79 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
-from benchmark import compare
+from benchmark import compare, gpu, gpu_pack, worker
+from benchmark.profiling import told
 from benchmark.table import render
 from mnist_cnn.errors import InputError
 
 
 def run(start: float, epoch: float, memory: float = 500.0) -> dict[str, Any]:
-    return {"spawned": 100.0, "began": 100.0 + start, "ends": [100.0 + start + epoch], "peak_memory_mb": memory}
+    ends = [100.0 + start + epoch]
+    return {"spawned": 100.0, "began": 100.0 + start, "ends": ends, "peak_memory_mb": memory, "share": 1}
 
 
 CLASSICAL = [run(4, 40), run(5, 60), run(4, 50)]
+TORCH = [run(3, 15), run(3, 12), run(2, 30)]
+BFLOAT16 = [run(3, 10), run(3, 9), run(2, 15)]
 OWN = [run(3, 5, 700), run(3, 6, 720), run(2, 10, 710)]
+RUNS = {"classical": CLASSICAL, "torch": TORCH, "bfloat16": BFLOAT16, "own": OWN}
+
+
+def test_a_share_of_an_epoch_counts_what_does_not_grow_with_it_once() -> None:
+    # To make ready 2 s, to begin an epoch 1 s, a batch 0.5 s, ten batches 5 s.
+    share = {"began": 10.0, "ends": [13.5, 15.0, 21.0], "share": 4}
+    assert compare.epoch_seconds(share) == 2 + 1 + 0.5 + 4 * (10 - 1) * 0.5
+    assert compare.epoch_seconds(share | {"share": 1}) == 3.5
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "share", "sizes"),
+    [
+        (55_000, 5000, 1, [(55_000, 5000)]),
+        (55_000, 5000, 4, [(128, 128), (128, 128), (13_750, 1250)]),
+        (300, 3, 4, [(75, 1), (75, 1), (75, 1)]),
+    ],
+)
+def test_a_share_of_the_images_follows_two_batches(
+    train: int, val: int, share: int, sizes: list[tuple[int, int]]
+) -> None:
+    assert worker.sizes(train, val, share) == sizes
+
+
+def test_ways_take_turns_and_the_kernels_alone_see_every_image() -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def work(task: str, row: compare.Row, share: int, **options: object) -> dict[str, Any]:
+        asked.append((row.name, (task, options.get("engine"), options.get("precision"), share)))
+        return run(1, 1)
+
+    rows = [compare.Row("model_5", "model_5", 0.0), compare.Row("model_5, more", "model_5", 0.1)]
+    turns = compare.take_turns(work, rows, 2, images=55_000)
+    own = [("own", "torch", "float32", 4), ("own", "torch", "bfloat16", 4), ("own", "auto", "float32", 1)]
+    one = [("model_5", options) for options in [("classical", None, None, 4), *own]]
+    one += [("model_5, more", options) for options in own]
+    assert asked == 2 * one
+    assert {way: sorted(runs) for way, runs in turns.items()} == {
+        "classical": ["model_5"],
+        **{way: ["model_5", "model_5, more"] for way in ("torch", "bfloat16", "own")},
+    }
+    assert compare.runs_of(rows[1], turns)["classical"] is turns["classical"]["model_5"]
 
 
 def test_a_speedup_is_the_median_of_runs_that_followed_each_other() -> None:
-    figures = compare.summarise(CLASSICAL, OWN, images=1000, flops=60_000, limit=1e5, compiled=7)
+    figures = compare.summarise(RUNS, images=1000, flops=60_000, limit=1e5, compiled=7)
     assert figures["speedup"] == 8
+    assert figures["speedup_torch_spread"] == {"median": 3, "least": 2, "largest": 3}
+    assert figures["speedup_bfloat16_spread"] == {"median": 1.5, "least": 1.5, "largest": 2}
+    assert figures["images_per_second_torch"] == {"median": 67, "least": 33, "largest": 83}
+    assert figures["images_per_second_bfloat16"]["median"] == 100
     assert figures["speedup_spread"] == {"median": 8, "least": 5, "largest": 10}
     assert figures["images_per_second"] == {"median": 167, "least": 100, "largest": 200}
     assert figures["images_per_second_classical"] == {"median": 20, "least": 17, "largest": 25}
@@ -32,13 +85,15 @@ def test_a_speedup_is_the_median_of_runs_that_followed_each_other() -> None:
 
 
 def test_a_cold_start_counts_the_process_and_the_compilation() -> None:
-    figures = compare.summarise(CLASSICAL, OWN, images=1000, flops=1, limit=1, compiled=7)
+    figures = compare.summarise(RUNS, images=1000, flops=1, limit=1, compiled=7)
     assert figures["speedup_cold"] == pytest.approx((4 + 15 * 40) / (7 + 3 + 15 * 5), abs=0.01)
 
 
 def test_all_models_are_summed_by_repetition_and_compiled_for_once() -> None:
-    total = compare.totals([(CLASSICAL, OWN), (CLASSICAL[:1] * 3, OWN[:1] * 3)], compiled=7)
+    total = compare.totals({way: [runs, runs[:1] * 3] for way, runs in RUNS.items()}, compiled=7)
     assert total["speedup_total"] == (40 + 40) / (5 + 5)
+    assert total["speedup_torch_total_spread"] == {"median": 3, "least": 2.45, "largest": 3}
+    assert total["speedup_bfloat16_total"] == pytest.approx((9 + 10) / (6 + 5), abs=0.01)
     assert total["speedup_total_cold"] == pytest.approx(2 * (4 + 15 * 40) / (7 + 2 * (3 + 15 * 5)), abs=0.01)
 
 
@@ -60,10 +115,10 @@ def result() -> dict[str, Any]:
         },
         "repetitions": 3,
         "images": {"train": 1000, "val": 100},
+        "share": 4,
         "compile_seconds": 5.0,
-        "models": {"model_5": compare.summarise(CLASSICAL, OWN, 1000, 60_000, 1e5, 7)},
-        "speedup_total": 8.123,
-        "speedup_total_cold": 7.0,
+        "models": {"model_5": compare.summarise(RUNS, 1000, 60_000, 1e5, 7)},
+        **compare.totals({way: [runs] for way, runs in RUNS.items()}, 7),
         "peak_memory_mb": 720,
         "share_of_limit": 0.25,
         "time_to_target": {"test_accuracy": 99.4, "own": way, "classical": way | {"seconds": 480.0}},
@@ -74,13 +129,19 @@ def result() -> dict[str, Any]:
 def test_the_table_shows_each_model_and_the_sum(result: dict[str, Any]) -> None:
     text = render(result)
     assert (
-        "| model_5 | 20 (17 to 25) | 167 (100 to 200) | **8.0 times** (5.0 to 10.0) "
-        "| 7.1 times, started in 3.0 s (4.0 s) | 720 (500) "
-        "| 10% (1%) |" in text
+        "| model_5 | 20 | 67 (100) | 167 | **8.0 times** (5.0 to 10.0) | 7.1 times | **3.0 times** (2.0 to 3.0) |"
+        in text
     )
-    assert "| **All, summed** | | | **8.1 times** | 7.0 times | 720 at most | 25% |" in text
+    assert "| **All, summed** | | | | **8.0 times** (5.0 to 10.0) | 7.1 times | **3.0 times** (2.0 to 3.0) |" in text
     assert "`fit` reaches it after 12 epochs, 60 s" in text and ": **8.0 times** sooner" in text
-    assert "bfloat16 product of two matrices 2,048 wide, 300 GFLOP/s (float32: 100)" in text
+    assert "are **1.5 times** (1.5 to 2.0) as fast" in text and "one part in 4 of it, and extrapolated" in text
+    assert "bfloat16 matrix multiplication, 2,048 wide, 300 GFLOP/s (float32: 100)" in text
+    [columns] = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert columns == 8
+
+
+def test_where_whole_epochs_were_timed_nothing_is_said_of_shares(result: dict[str, Any]) -> None:
+    assert "one part in" not in render(result | {"share": 1})
 
 
 def test_a_loop_that_does_not_arrive_gives_a_lower_bound(result: dict[str, Any]) -> None:
@@ -98,7 +159,9 @@ def test_where_fit_does_not_arrive_there_is_no_ratio(result: dict[str, Any]) -> 
 
 def test_a_worker_that_fails_is_named_with_its_reason() -> None:
     with pytest.raises(InputError, match=r"benchmark: flops of model_9 failed: error: .*model_9"):
-        compare.run_worker(task="flops", model="model_9")
+        compare.run_worker({"task": "flops", "model": "model_9"})
+    with pytest.raises(InputError, match=r"benchmark: flops of model_5 failed: not ready after 0 s"):
+        compare.run_worker({"task": "flops", "model": "model_5"}, timeout=0.01)
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -111,3 +174,84 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 def test_the_committed_table_is_that_of_the_committed_numbers() -> None:
     metrics = Path(__file__).parents[2] / "metrics"
     assert render(json.loads((metrics / "benchmark.json").read_text())) == (metrics / "benchmark.md").read_text()
+
+
+def event(name: str, microseconds: float, device: DeviceType = DeviceType.CPU, **more: object) -> Any:  # noqa: ANN401
+    """An event of a profile, as far as it is looked at."""
+    elapsed = SimpleNamespace(elapsed_us=lambda: microseconds)
+    plain = {"is_user_annotation": False, "device_time_total": 0.0, "self_cpu_time_total": microseconds}
+    return SimpleNamespace(name=name, time_range=elapsed, device_type=device, **plain | more)
+
+
+def test_a_profile_tells_apart_what_device_and_processor_do() -> None:
+    on_device = DeviceType.CUDA
+    found = told(
+        [
+            event("drawing", 60, is_user_annotation=True),
+            event("augmentation", 500, is_user_annotation=True, device_time_total=30.0),
+            # The mark again, as the device's time line has it: no work.
+            event("augmentation", 900, on_device, is_user_annotation=True),
+            event("cudaLaunchKernelExC", 40),
+            event("cudaGraphLaunch", 20),
+            event("cudaStreamSynchronize", 70),
+            event("conv", 100, on_device),
+            event("conv", 50, on_device),
+            event("Memcpy HtoD (Pageable -> Device)", 10, on_device),
+            event("Memcpy DtoD (Device -> Device)", 6, on_device),
+        ],
+        steps=2,
+        on_device=True,
+    )
+    assert found == {
+        "busy_ms": 0.083,
+        "operations": 2,
+        "copies_ms": 0.005,
+        "launches": 1,
+        "launching_ms": 0.03,
+        "waiting_ms": 0.035,
+        "drawing_ms": 0.03,
+        "augmentation_ms": 0.015,
+        "heaviest": [
+            ("conv", 0.075),
+            ("Memcpy HtoD (Pageable -> Device)", 0.005),
+            ("Memcpy DtoD (Device -> Device)", 0.003),
+        ],
+    }
+    assert told([], 2, on_device=True)["augmentation_ms"] is None
+
+
+def test_what_limits_a_step_is_said() -> None:
+    kernel = "void at::native::(anonymous namespace)::grid_sampler_2d_kernel<float, int>(at::cuda::TensorInfo<float>)"
+    figures = {"steps": 50, "ms": 0.2, "busy_ms": 0.15, "operations": 90.2, "launches": 8, "heaviest": [(kernel, 0.1)]}
+    [said] = gpu.verdict("as it is", figures)
+    assert "busy 75% of the time, so its own work is the limit; 90 operations and 8 launches a step" in said
+    assert said.endswith("Most time takes: `grid_sampler_2d_kernel` 0.100.")
+    assert "launching and waiting are the limit" in gpu.verdict("one by one", figures | {"ms": 1.0})[0]
+
+
+def test_the_settings_name_another_device_and_are_otherwise_the_same() -> None:
+    text = (Path(__file__).parents[2] / "params.yaml").read_text()
+    settings = yaml.safe_load(text)
+    settings["train"]["device"] = "cuda"
+    assert yaml.safe_load(gpu.with_device(text, "cuda")) == settings
+
+
+def test_what_is_packed_has_this_projects_versions() -> None:
+    requirements = (Path(__file__).parents[2] / "requirements.txt").read_text()
+    pins = gpu_pack.pinned(requirements)
+    assert [pin.partition("==")[0] for pin in pins] == list(gpu_pack.PACKAGES)
+    assert all(f"\n{pin}\n" in f"\n{requirements}" for pin in pins)
+
+
+def test_of_several_versions_that_of_python_3_12_is_packed() -> None:
+    others = "\n".join(f"{name}==1" for name in gpu_pack.PACKAGES[1:])
+    old, new = (f"annotated-types=={x} ; python_full_version {y} '3.11'" for x, y in (("1", "<"), ("2", ">=")))
+    assert gpu_pack.pinned(f"{old}\n{new}\n{others}\n")[0] == "annotated-types==2"
+    with pytest.raises(InputError, match="no single version of annotated-types"):
+        gpu_pack.pinned(others)
+
+
+def test_data_that_is_not_there_cannot_be_packed(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"train\.safetensors, .* not there; 'dvc repro split' makes it"):
+        gpu_pack.main(Path("requirements.txt"), tmp_path, tmp_path / "packed")
+    assert not (tmp_path / "packed").exists()
