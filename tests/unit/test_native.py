@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -28,7 +28,10 @@ TOLERANCE = 1e-4
 STORY = [f"model_{number}" for number in range(1, 8)]
 
 
-def randomised(network: nn.Sequential, seed: int) -> nn.Sequential:
+Kind = TypeVar("Kind", bound=nn.Module)
+
+
+def randomised(network: Kind, seed: int) -> Kind:
     """Weights, biases and norms that hide no term of any formula by being 0 or 1."""
     torch.manual_seed(seed)
     for layer in network.modules():
@@ -48,7 +51,7 @@ def score_gradients(shape: torch.Size) -> Tensor:
     return torch.arange(shape.numel()).reshape(shape) % 7 - 3
 
 
-def passed(network: nn.Sequential, forward: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, Tensor]:
+def passed(network: nn.Module, forward: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, Tensor]:
     """Scores, gradients of a loss that weighs all of them, and the network's buffers afterwards."""
     scores = forward(images)
     (scores * score_gradients(scores.shape)).sum().backward()
@@ -57,12 +60,12 @@ def passed(network: nn.Sequential, forward: Callable[[Tensor], Tensor], images: 
     return {"scores": scores.detach(), **gradients, **dict(network.named_buffers())}  # type: ignore[dict-item]
 
 
-def by_torch(network: nn.Sequential, images: Tensor, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+def by_torch(network: nn.Module, images: Tensor, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     network = copy.deepcopy(network).to(dtype)
     return passed(network, lambda images: network(images).flatten(1), images.to(dtype))
 
 
-def by_kernels(network: nn.Sequential, images: Tensor, threads: int = 1, batch_size: int | None = None) -> dict:
+def by_kernels(network: nn.Module, images: Tensor, threads: int = 1, batch_size: int | None = None) -> dict:
     network = copy.deepcopy(network)
     size = images.shape[1], images.shape[2], images.shape[3]
     return passed(network, NativeNetwork(network, size, batch_size or len(images), threads), images)
@@ -78,7 +81,7 @@ def largest_error(mine: dict[str, Tensor], theirs: dict[str, Tensor], floor: flo
 
 
 def usual_errors(
-    network: nn.Sequential, size: tuple[int, int, int], images: int, batch_size: int, by_input: bool = False
+    network: nn.Module, size: tuple[int, int, int], images: int, batch_size: int, by_input: bool = False
 ) -> tuple[float, float]:
     """Of the kernels and of PyTorch in float32: the median of five draws of weights and images.
 
@@ -537,7 +540,8 @@ def test_no_step_from_what_is_not_finite_looks_finite(name: str, number: float, 
     # Each score, gradient and statistic that is not finite by PyTorch is not by the kernels.
     network, images = randomised(build(name, 0.0), seed=2), torch.rand(21, 1, 28, 28)
     convolution, norm = (
-        next((layer for layer in network if isinstance(layer, kind)), None) for kind in (nn.Conv2d, nn.BatchNorm2d)
+        next((layer for layer in network.children() if isinstance(layer, kind)), None)
+        for kind in (nn.Conv2d, nn.BatchNorm2d)
     )
     assert convolution is not None
     if kind == "image":
