@@ -10,7 +10,7 @@ from pathlib import Path
 from mnist_cnn.errors import InputError
 from stages import cli
 
-# Such a machine has PyTorch, numpy, pandas, safetensors, scipy, tqdm, pyyaml, pytest and hypothesis.
+# Such a machine has PyTorch, numpy, pandas, safetensors, tqdm, pyyaml, pytest and hypothesis.
 PACKAGES = ("annotated-types", "pydantic", "pydantic-core", "torchinfo", "typing-extensions", "typing-inspection")
 PARTS = ("train.safetensors", "val.safetensors", "test.safetensors", "statistics.json")
 # Its Python and its C library; 2014's is the oldest that today's wheels are made for.

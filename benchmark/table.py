@@ -90,7 +90,8 @@ def _method(result: dict[str, Any]) -> str:
         f"Medians of {result['repetitions']} repetitions in turns; in brackets after a ratio, the least and the "
         f"largest. An epoch is {images['train']:,} training images and the evaluation on {images['val']:,}."
         f"{extrapolated} `fit` by PyTorch is the same loop with `train.engine: torch`, but on all cores, where `fit` "
-        "itself holds PyTorch to one. All compute in float32; against PyTorch in bfloat16 the kernels are "
+        "itself holds PyTorch to one. The figures in brackets beside it are bfloat16's, all others float32's; against "
+        "bfloat16 the kernels are "
         f"{_times(bfloat16)} as fast. A cold start is that of the process, {min(starts):.1f} to {max(starts):.1f} s "
         f"for `fit`, and, once for it, the kernels' compilation, {result['compile_seconds']:.1f} s."
     )

@@ -10,6 +10,7 @@ from mnist_cnn.layers import Network
 
 IMAGE_SHAPE = (1, 1, 28, 28)
 _ALL_LEVELS = 100
+_IN_A_ROW = {nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.BatchNorm2d, nn.Dropout, nn.ReLU}
 
 
 class Layer(NamedTuple):
@@ -55,7 +56,7 @@ def receptive_field(network: nn.Module) -> int | None:
     Source: "Computing Receptive Fields of Convolutional Neural Networks", 2019,
     https://doi.org/10.23915/distill.00021
     """
-    if type(network) is not Network or any(True for layer in network for _ in layer.children()):
+    if type(network) is not Network or any(type(layer) not in _IN_A_ROW for layer in network):
         return None
     field = jump = seen = 1
     for info in _summary(network).summary_list:

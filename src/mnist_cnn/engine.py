@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mnist_cnn.errors import InputError
-from mnist_cnn.layers import set_dropout
+from mnist_cnn.layers import Network, set_dropout
 from mnist_cnn.native.network import NativeNetwork, supports
 
 # From normalised images (N, 1, 28, 28) float32 to scores (N, 10) float32.
@@ -61,17 +61,25 @@ def training_pass(network: nn.Module, batch_size: int, compute: Compute) -> Forw
     """A network's forward pass in training mode, differentiable; the network must be on the device."""
     if compute.engine == "native":
         return _native(network, batch_size, compute)
-    # Channels last is what the processor's bfloat16 kernels want; elsewhere it is the fastest or equal.
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # Channels last is what the processor's bfloat16 kernels want; elsewhere it is the fastest or equal. Code of a
+    # network's own may count on the usual order, in ``view`` for instance.
+    order = torch.channels_last if is_of_pytorchs_layers(network) else torch.contiguous_format
+    network.to(memory_format=order)  # type: ignore[call-overload]
     # Each weight is used once a pass: there is nothing to cache, and a captured graph must not.
     autocast = {"enabled": compute.precision == "bfloat16", "cache_enabled": False}
 
     def forward(inputs: Tensor) -> Tensor:
         with torch.autocast(inputs.device.type, torch.bfloat16, **autocast):
-            scores: Tensor = network(inputs.contiguous(memory_format=torch.channels_last))
+            scores: Tensor = network(inputs.contiguous(memory_format=order))
         return scores.float()
 
     return forward
+
+
+def is_of_pytorchs_layers(network: nn.Module) -> bool:
+    """Whether nothing of a network is code of its own, and all of it is for images."""
+    of_pytorch = all(type(m) is Network or type(m).__module__.startswith("torch.nn.") for m in network.modules())
+    return of_pytorch and all(weight.ndim < 5 for weight in network.parameters())
 
 
 def evaluation_pass(network: nn.Module, batch_size: int, compute: Compute) -> Forward:
@@ -99,7 +107,8 @@ def check_engine(network: nn.Module, inputs: Tensor, compute: Compute) -> None:
     that are not finite by PyTorch either are no matter of engines: they are left to those who watch over a run.
 
     Args:
-        inputs: normalised images ``(N, 1, 28, 28)``, at least two.
+        inputs: normalised images ``(N, 1, 28, 28)``; a single one is compared in evaluation mode alone, because batch
+            norm may need more.
 
     Raises:
         InputError: the scores differ by more than rounding.
@@ -107,7 +116,7 @@ def check_engine(network: nn.Module, inputs: Tensor, compute: Compute) -> None:
     if compute.engine != "native":
         return
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        for training, mode in ((True, "training"), (False, "evaluation")):
+        for training, mode in ((True, "training"), (False, "evaluation"))[len(inputs) < 2 :]:
             ours, theirs, exact = (copy.deepcopy(network).train(training) for _ in range(3))
             for other in (ours, theirs, exact):
                 set_dropout(other, 0.0)

@@ -1,11 +1,12 @@
 """Which code of this repository a model is made of: DVC follows no imports, so what it cannot know of is refused."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).resolve().parent
 _ROOT = _PACKAGE.parents[1]
 # The stages of every model depend on this folder as a whole.
 _FOLLOWED = _PACKAGE / "layers"
@@ -20,7 +21,7 @@ def not_followed(file: Path, package: str) -> list[str]:
     Args:
         package: the name of the package that ``file`` lies in.
     """
-    found, seen, todo = [], {file}, [(file, package)]
+    found, seen, todo = [], {file.resolve()}, [(file, package)]
     while todo:
         for name in _imported(*todo.pop()):
             imported = _file_of(name)
@@ -30,7 +31,7 @@ def not_followed(file: Path, package: str) -> list[str]:
             if imported.is_relative_to(_FOLLOWED):
                 is_package = imported.name == "__init__.py"
                 todo.append((imported, name if is_package else name.rpartition(".")[0]))
-            elif imported not in (_PACKAGE / "__init__.py", _PACKAGE / "models/__init__.py"):
+            elif imported != _PACKAGE / "__init__.py":
                 found.append(name)
     return found
 
@@ -53,20 +54,20 @@ def _imported(file: Path, package: str) -> Iterator[str]:
 def _file_of(name: str) -> Path | None:
     """The file of a module of this repository; None for other modules, and names that are none."""
     top, *rest = name.split(".")
-    spec = find_spec(top)
+    spec = None if top in sys.stdlib_module_names else find_spec(top)
     if spec is None:
         return None
     if spec.submodule_search_locations is None:
         file = Path(spec.origin or "")
-        return file if file.suffix == ".py" and not rest and _is_ours(file) else None
+        return file.resolve() if file.suffix == ".py" and not rest and _is_ours(file) else None
     for folder in spec.submodule_search_locations:
         place = Path(folder).joinpath(*rest)
         for file in (place.with_suffix(".py"), place / "__init__.py"):
             if file.is_file() and _is_ours(file):
-                return file
+                return file.resolve()
     return None
 
 
 def _is_ours(file: Path) -> bool:
     """Not of the environment, which may lie in the repository, and not installed."""
-    return file.is_relative_to(_ROOT) and "site-packages" not in file.parts
+    return file.resolve().is_relative_to(_ROOT) and not {"site-packages", "dist-packages"} & set(file.parts)

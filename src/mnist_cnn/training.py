@@ -14,7 +14,15 @@ from tqdm import tqdm
 from mnist_cnn import metrics
 from mnist_cnn.augmentation import draw_changes, transform
 from mnist_cnn.data import Images, Normalisation, intensities
-from mnist_cnn.engine import Compute, Forward, check_engine, choose_engine, evaluation_pass, training_pass
+from mnist_cnn.engine import (
+    Compute,
+    Forward,
+    check_engine,
+    choose_engine,
+    evaluation_pass,
+    is_of_pytorchs_layers,
+    training_pass,
+)
 from mnist_cnn.errors import InputError
 from mnist_cnn.params import Recipe
 from mnist_cnn.runtime import captured
@@ -150,8 +158,10 @@ class _Steps:
         named = [*network.named_parameters(), *network.named_buffers()]
         self._watched = {name: tensor for name, tensor in named if tensor.is_floating_point()}
         self._changing = [tensor.detach() for _, tensor in named]
-        # Read by a captured graph at each replay, which would keep a plain number as it was.
-        self._rate = torch.zeros((), device=self._device) if self._device.type == "cuda" else None
+        # Read by a captured graph at each replay, which would keep a plain number as it was; as it would what code of a
+        # network's own decides in Python, so only networks without such code are captured.
+        captures = self._device.type == "cuda" and is_of_pytorchs_layers(network)
+        self._rate = torch.zeros((), device=self._device) if captures else None
         self._replay: Callable[..., Tensor] | None = None
 
     def rate(self, epoch: int, position: int) -> float:

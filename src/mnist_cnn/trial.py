@@ -29,7 +29,7 @@ _CODE = (
     "data.py",
     "describe.py",
     "engine.py",
-    "layers/*.py",
+    "layers/**/*.py",
     "metrics.py",
     "models/__init__.py",
     "native/build.py",

@@ -27,7 +27,7 @@ def definition(stage: str) -> dict[str, Any]:
 def files(dependency: str) -> set[str]:
     """The modules that a dependency stands for; a folder for all in it that hold more than a docstring."""
     path = ROOT / dependency
-    return {file.relative_to(ROOT).as_posix() for file in path.glob("*.py")} if path.is_dir() else {dependency}
+    return {file.relative_to(ROOT).as_posix() for file in path.rglob("*.py")} if path.is_dir() else {dependency}
 
 
 def imported(path: Path) -> set[str]:

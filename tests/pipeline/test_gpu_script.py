@@ -82,7 +82,6 @@ def test_every_part_is_measured_and_reported(bare: Project) -> None:
     ended = run(bare)
     report = bare.read("metrics/benchmark_gpu.md")
     assert ended.returncode == 0, ended.stdout + ended.stderr + report
-    print(report)
     assert "**Failed" not in report and "PyTorch " in report.splitlines()[2]
     assert "`tests/unit/test_device.py`: 1 passed in " in report
     assert "\n| model_5 (torch) | " in report

@@ -99,7 +99,18 @@ def test_each_mode_is_compared(monkeypatch: pytest.MonkeyPatch, mode: str) -> No
         check_engine(build("model_4"), IMAGES, Compute(CPU, "native"))
 
 
-def test_scores_that_are_numbers_where_pytorchs_are_not_are_no_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_that_are_no_numbers_where_pytorchs_are_are_no_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NativeNetwork, "_forward", lambda *_, **__: torch.full((32, 10), torch.nan))
     with pytest.raises(InputError, match="nan"):
         check_engine(build("model_4"), IMAGES, Compute(CPU, "native"))
+
+
+@pytest.mark.parametrize("name", ["model_2", "model_4"])
+def test_a_single_image_is_compared_in_evaluation_mode(name: str) -> None:
+    check_engine(build(name), IMAGES[:1], Compute(CPU, "native"))
+
+
+def test_a_network_that_pytorch_finds_not_finite_is_left_to_the_run() -> None:
+    network = build("model_4")
+    torch.nn.init.constant_(next(network.parameters()), torch.nan)
+    check_engine(network, IMAGES, Compute(CPU, "native"))

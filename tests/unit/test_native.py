@@ -391,6 +391,23 @@ def changed(layer: nn.Module, change: Callable[[nn.Module], object]) -> nn.Modul
     return layer
 
 
+def with_weight_as_buffer(layer: nn.Module) -> None:
+    weight = layer.get_parameter("weight").detach()
+    del layer.weight
+    layer.register_buffer("weight", weight)
+
+
+def with_weight_as_attribute(layer: nn.Module) -> None:
+    weight = layer.get_parameter("weight").detach().double()
+    del layer.weight
+    vars(layer)["weight"] = weight
+
+
+def without_statistics(layer: nn.Module) -> None:
+    for name in ("running_mean", "running_var"):
+        setattr(layer, name, None)
+
+
 class OwnConv2d(nn.Conv2d):
     """Might compute anything."""
 
@@ -435,6 +452,15 @@ SHARED = nn.Conv2d(1, 1, 1)
         ([changed(conv(), lambda layer: layer.register_full_backward_hook(lambda *_: None))], "hook"),
         ([changed(conv(), lambda layer: layer.register_full_backward_pre_hook(lambda *_: None))], "hook"),
         ([changed(conv(), lambda layer: setattr(layer, "forward", lambda inputs: inputs))], "hook"),
+        ([changed(conv(), lambda layer: setattr(layer, "_conv_forward", lambda *inputs: inputs))], "replaced"),
+        ([conv(), changed(nn.BatchNorm2d(10), lambda layer: setattr(layer, "train", lambda mode: layer))], "replaced"),
+        ([changed(conv(), with_weight_as_buffer)], "tensors"),
+        ([changed(conv(), with_weight_as_attribute)], "tensors"),
+        ([changed(conv(), lambda layer: setattr(layer, "weight", nn.Parameter(torch.rand(10, 1, 5, 5))))], "tensors"),
+        ([changed(conv(), lambda layer: setattr(layer, "bias", nn.Parameter(torch.rand(1))))], "tensors"),
+        ([changed(conv(), lambda layer: layer.register_parameter("more", nn.Parameter(torch.rand(1))))], "tensors"),
+        ([conv(), changed(nn.BatchNorm2d(10), without_statistics)], "tensors"),
+        ([conv(), changed(nn.BatchNorm2d(10), lambda layer: setattr(layer, "weight", None))], "tensors"),
         ([conv(dtype=torch.float64)], "float32"),
         (
             [conv().to(memory_format=torch.channels_last), nn.Conv2d(10, 3, 3).to(memory_format=torch.channels_last)],
@@ -461,12 +487,19 @@ SHARED = nn.Conv2d(1, 1, 1)
     ],
 )
 def test_what_the_kernels_do_not_know_is_refused_by_name(layers: list[nn.Module], named: str) -> None:
-    ending = [] if named == "26 x 26" else [nn.AdaptiveAvgPool2d(1)] * isinstance(layers[-1:], nn.Conv2d)
-    network = nn.Sequential(*layers, *ending)
+    # So that nothing but the layer in question is unknown.
+    pooled = not layers or named in ("26 x 26", "Flatten") or "Pool" in named
+    network = nn.Sequential(*layers, *([] if pooled else [nn.AdaptiveAvgPool2d(1)]))
     reason = supports(network)
     assert reason is not None and named in reason and len(reason.splitlines()) == 1
     with pytest.raises(UnsupportedError):
         NativeNetwork(network, (1, 28, 28), 16)
+
+
+def test_hooks_of_all_modules_are_none_that_the_kernels_know() -> None:
+    with nn.modules.module.register_module_forward_hook(lambda *_: None):
+        assert "hooks" in str(supports(build("model_5")))
+    assert supports(build("model_5")) is None
 
 
 class OwnNetwork(Network):
@@ -540,21 +573,27 @@ def test_no_step_from_what_is_not_finite_looks_finite(name: str, number: float, 
     # Each score, gradient and statistic that is not finite by PyTorch is not by the kernels.
     network, images = randomised(build(name, 0.0), seed=2), torch.rand(21, 1, 28, 28)
     convolution, norm = (
-        next((layer for layer in network.children() if isinstance(layer, kind)), None)
-        for kind in (nn.Conv2d, nn.BatchNorm2d)
+        next((layer for layer in network.children() if isinstance(layer, layers)), None)
+        for layers in (nn.Conv2d, nn.BatchNorm2d)
     )
     assert convolution is not None
     if kind == "image":
         images[3, 0, 14, 14] = number
     elif kind == "weight":
         convolution.weight.data[1, 0, 1, 1] = number
-    elif kind == "bias" and convolution.bias is not None:
+    elif kind == "bias":
+        if convolution.bias is None:
+            return
         convolution.bias.data[1] = number
-    elif kind == "norm" and norm is not None:
+    else:
+        if norm is None:
+            return
         norm.weight.data[1] = number
     mine, theirs = (
         not_finite_by_place(way) for way in (by_kernels(network, images), by_torch(network, images, torch.float32))
     )
+    # Of minus infinity ReLU makes 0.
+    assert number == -math.inf or theirs["scores"].any()
     for key, lost in theirs.items():
         assert mine[key][lost].all(), key
 

@@ -401,6 +401,26 @@ def test_scores_on_validation_that_are_not_finite_end_a_run() -> None:
         trained(Overflowing())
 
 
+class Viewing(nn.Module):
+    """Code of its own, which counts on the usual order of axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(1, 4, 5, stride=4), nn.Linear(144, 10)
+
+    def forward(self, input: Tensor) -> Tensor:
+        seen = self.conv(input)
+        scores: Tensor = self.last(seen.view(seen.size(0), -1))
+        return scores
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_network_with_code_of_its_own_is_trained_and_averaged(precision: str) -> None:
+    recipe = RECIPE.model_copy(update={"weight_average": 0.9})
+    [epoch] = trained(Viewing(), recipe, precision=precision)
+    assert math.isfinite(epoch.val_loss)
+
+
 def test_precisions_agree_roughly() -> None:
     [fine], [coarse] = (trained(model_5(), precision=precision) for precision in ("float32", "bfloat16"))
     assert fine != coarse

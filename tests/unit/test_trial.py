@@ -134,7 +134,7 @@ print(*(file.relative_to(package).as_posix() for file in files if file.stat().st
     ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     # Loaded only to build, not Python, and what prepares the process; but not what settings are, errors, files.
     expected = set(ended.stdout.split()) | {"native/kernels.c", "runtime.py", "sources.py"}
-    assert {name.replace("*", "__init__") for name in module._CODE} == expected - {
+    assert {name.replace("**/*", "__init__") for name in module._CODE} == expected - {
         "params.py",
         "errors.py",
         "files.py",

@@ -53,8 +53,8 @@ def build(name: str, dropout: float | None = None, widths: tuple[int, ...] | Non
     unknown = not_followed(Path(spec.origin), __name__)
     if unknown:
         raise InputError(
-            f"{name} imports {', '.join(unknown)}: 'dvc repro' would not see a change there; code for models belongs "
-            "into src/mnist_cnn/layers, on which all models depend"
+            f"{name} imports {', '.join(unknown)}, whose changes 'dvc repro' may not see: code for models belongs in "
+            "src/mnist_cnn/layers, on which all models depend"
         )
     module = import_module(f"{__name__}.{name}")
     own = getattr(module, "WIDTHS", ())
@@ -82,8 +82,8 @@ def _check_scores(name: str, network: "nn.Module") -> None:
     try:
         with torch.no_grad():
             scores = network.eval()(images)
-    except (RuntimeError, ValueError, TypeError) as error:
-        fault = str(error).strip().splitlines()[0]
+    except Exception as error:  # whatever a network's own code may raise
+        fault = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{name}: the network does not take images {tuple(images.shape)}: {fault}") from None
     network.train()
     told = f"{scores.dtype} {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__

@@ -4,14 +4,16 @@ Every buffer is made once: a training step allocates nothing of size.
 """
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
+from torch.nn.modules.module import _has_any_global_hook
 
 from mnist_cnn.layers import Network
 from mnist_cnn.native.build import load
@@ -67,6 +69,7 @@ _PLACES: dict[type[nn.Module], str] = {
     nn.AvgPool2d: "pool",
     nn.AdaptiveAvgPool2d: "pool",
 }
+_Shapes: TypeAlias = dict[str, tuple[int, ...]]
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
@@ -114,8 +117,9 @@ def group_layers(network: nn.Module) -> list[Layers]:
 
 def _in_a_row(network: nn.Module) -> Iterator[nn.Module]:
     """The layers of a sequence, those of a sequence in it included."""
-    if type(network) not in (nn.Sequential, Network) or not isinstance(network, nn.Sequential):
+    if type(network) not in (nn.Sequential, Network):
         raise UnsupportedError(f"the kernels know layers in a row, not the forward pass of {type(network).__name__}")
+    assert isinstance(network, nn.Sequential)
     _check_is_plain(network)
     # Not its children, which leave out the second of two places where one layer stands.
     for layer in network:
@@ -127,15 +131,35 @@ def _in_a_row(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def _check_is_plain(layer: nn.Module) -> None:
-    """Nothing is attached to a layer that changes what it computes."""
-    if any(getattr(layer, hooks) for hooks in _HOOKS) or "forward" in vars(layer):
-        raise UnsupportedError(f"the kernels know layers as PyTorch has them, without hooks: {_told(layer)} has one")
+    """Nothing is attached to a layer that changes what it computes, and its tensors are those that it was made with."""
+    if any(getattr(layer, hooks) for hooks in _HOOKS) or any(map(callable, vars(layer).values())):
+        raise UnsupportedError(f"the kernels know no hooks and no replaced methods, as {_told(layer)} has")
+    weights, buffers = _shapes(layer.named_parameters(recurse=False)), _shapes(layer.named_buffers(recurse=False))
+    if (weights, buffers) != _usual_shapes(layer):
+        raise UnsupportedError(f"the kernels know other tensors than those of {_told(layer)}")
     for name, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
         is_plain = type(tensor) in (Tensor, nn.Parameter) and tensor.device.type == "cpu" and tensor.is_contiguous()
         if not is_plain or (tensor.is_floating_point() and tensor.dtype != torch.float32):
             raise UnsupportedError(
                 f"the kernels know contiguous float32 tensors on the CPU, not {name} of {_told(layer)}"
             )
+
+
+def _shapes(tensors: Iterable[tuple[str, Tensor]]) -> _Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in tensors}
+
+
+def _usual_shapes(layer: nn.Module) -> tuple[_Shapes, _Shapes]:
+    """What PyTorch gives a layer of these options: the shapes of its parameters and of its buffers."""
+    if isinstance(layer, nn.Conv2d):
+        weight = layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size
+        return {"weight": weight} | ({} if layer.bias is None else {"bias": (layer.out_channels,)}), {}
+    if isinstance(layer, nn.BatchNorm2d):
+        channels = (layer.num_features,)
+        of_weights: _Shapes = {"weight": channels, "bias": channels} if layer.affine else {}
+        statistics: _Shapes = {"running_mean": channels, "running_var": channels} if layer.track_running_stats else {}
+        return of_weights, statistics if layer.num_batches_tracked is None else statistics | {"num_batches_tracked": ()}
+    return {}, {}
 
 
 def _told(layer: nn.Module) -> str:
@@ -145,6 +169,8 @@ def _told(layer: nn.Module) -> str:
 
 def _plan(network: nn.Module, size: tuple[int, int, int]) -> tuple[list[Layers], ctypes.Array[_Block]]:
     """The network's blocks, and their description without addresses. Raises UnsupportedError."""
+    if _has_any_global_hook():
+        raise UnsupportedError("the kernels know no hooks, and there are some of all modules")
     layers = group_layers(network)
     modules = [module for block in layers for module in vars(block).values() if module is not None]
     weights = [weight.data_ptr() for module in modules for weight in module.parameters()]
@@ -173,7 +199,8 @@ class NativeNetwork:
         size: of one image: channels, height, width.
 
     NaN and infinity in images, weights and gradients reach the results as in PyTorch, with one difference: where
-    several neighbouring results are computed together, an infinity among their inputs may become NaN in all of them.
+    several neighbouring results are computed together, what is not finite among their inputs may become NaN in all.
+    A layer's options, dropout's rate among them, are read once, when this is made.
 
     Raises:
         UnsupportedError: something that the kernels do not know, as ``supports`` says beforehand.
@@ -227,7 +254,9 @@ class NativeNetwork:
         images = inputs.reshape(-1, *self._inputs.shape[1:4])
         # Lanes without an image hold the first one again: what they compute is not finite only where it is, too.
         missing = -len(images) % LANES
-        _spread(torch.cat([images, images[:1].expand(missing, -1, -1, -1)]), self._inputs)
+        if missing:
+            images = torch.cat([images, images[:1].expand(missing, -1, -1, -1)])
+        _spread(images, self._inputs)
         self._run(self._kernels.forward, len(inputs), training)
         return self._scores.permute(0, 4, 1, 2, 3).reshape(-1, self._scores.shape[1])[: len(inputs)].clone()
 
