@@ -72,6 +72,16 @@ def test_a_stage_lists_every_module_it_loads_and_no_other(stage: str) -> None:
     assert not [path for path in code if not files(path) & loaded]
 
 
+def test_what_python_leaves_in_a_folder_makes_no_stage_stale() -> None:
+    folders = {path for name in STAGES for path in definition(name)["deps"] if (ROOT / path).is_dir()}
+    code = sorted(folder for folder in folders if folder.startswith("src/"))
+    assert "src/mnist_cnn/layers" in code
+    left = [f"{folder}/{name}" for folder in code for name in ("__pycache__/blocks.cpython-311.pyc", "blocks.pyc")]
+    command = [sys.executable, "-m", "dvc", "check-ignore", *left, *(f"{folder}/blocks.py" for folder in code)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == left
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_compiles_the_kernels_lists_their_source(stage: str) -> None:
     deps = set(definition(stage)["deps"])

@@ -12,6 +12,8 @@ import pytest
 from tests.pipeline.small_project import Project, copy_repository, stages_run
 
 NAME = "residual"
+# Any name will do: one that comes before the story's models by the alphabet, and the usual numbers, after a gap.
+NAMES = (NAME, "another", "model_9", "model_10")
 MODEL = '''"""A residual network with what the kernels do not know."""
 
 from torch import nn
@@ -53,13 +55,13 @@ TESTS = (
 )
 
 
-def add_model(project: Project) -> None:
+def add_model(project: Project, name: str = NAME) -> None:
     """As the README says: a file, a helper in its place, an entry in params.yaml."""
-    (project.folder / f"src/mnist_cnn/models/{NAME}.py").write_text(MODEL)
+    (project.folder / f"src/mnist_cnn/models/{name}.py").write_text(MODEL)
     (project.folder / "src/mnist_cnn/layers/blocks.py").write_text(HELPER)
     params = project.read("params.yaml")
     [entry] = re.findall(r"^  model_5:\n(?:    .*\n)+", params, re.MULTILINE)
-    written = params.replace(entry, entry + entry.replace("model_5", NAME))
+    written = params.replace(entry, entry + entry.replace("model_5", name))
     (project.folder / "params.yaml").write_text(written)
 
 
@@ -112,8 +114,9 @@ def clone(tmp_path: Path) -> Project:
     return Project(tmp_path / "clone", tmp_path)
 
 
-def test_the_projects_own_tests_pass_with_it(clone: Project) -> None:
-    add_model(clone)
+def test_the_projects_own_tests_pass_with_several(clone: Project) -> None:
+    for name in NAMES:
+        add_model(clone, name)
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *TESTS]
     ended = subprocess.run(command, cwd=clone.folder, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout

@@ -283,6 +283,55 @@ def test_the_receptive_field_is_what_a_gradient_reaches(name: str, layers_after:
     assert (reached.amax(0) - reached.amin(0) + 1).tolist() == [side, side]
 
 
+class Around(nn.Module):
+    """A block with a way around it."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.block = nn.Sequential(*layers)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        change: torch.Tensor = self.block(input)
+        return input + change
+
+
+class TwiceRead(Network):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) + super().forward(input.flip(-1))
+
+
+def test_any_module_is_described_by_its_innermost_layers() -> None:
+    inner = Around(nn.Conv2d(4, 4, 3, padding=1), nn.Sequential(Around(nn.GroupNorm(2, 4), nn.SiLU())))
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), inner, nn.Flatten(), nn.Linear(4 * 13 * 13, 10))
+    side = (4, 13, 13)
+    assert layers(network) == [
+        Layer("Conv2d", side, 40),
+        Layer("Conv2d", side, 148),
+        Layer("GroupNorm", side, 8),
+        Layer("SiLU", side, 0),
+        Layer("Flatten", (676,), 0),
+        Layer("Linear", (10,), 6770),
+    ]
+    assert parameter_count(network) == 6966
+    assert all(kind in layer_table(network) for kind in ("Around", "GroupNorm", "SiLU", "6,966"))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Sequential(nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        Network(nn.Conv2d(1, 4, 3), Around(nn.Conv2d(4, 4, 3, padding=1)), nn.Conv2d(4, 10, 26)),
+        Network(nn.Conv2d(1, 4, 3), nn.Upsample(scale_factor=0.5), nn.Conv2d(4, 10, 13)),
+        Network(nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10)),
+        TwiceRead(nn.Conv2d(1, 10, 28)),
+    ],
+    ids=["not a row of layers", "a block in the row", "another layer", "a linear layer", "a forward of its own"],
+)
+def test_a_receptive_field_that_cannot_be_read_off_the_layers_is_not_told(network: nn.Module) -> None:
+    assert network(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+    assert receptive_field(network) is None
+
+
 def test_describing_a_network_changes_nothing() -> None:
     network = build("model_5")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

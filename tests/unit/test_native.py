@@ -156,8 +156,9 @@ def networks(draw: st.DrawFn, odd: bool = False) -> Drawn:
             padding_mode="circular" if is_odd(draw, odd) and padding < min(height, width) else "zeros",
         )
         block = [convolution, *draw(followers(outputs, odd))]
-        after = nn.Sequential(*block)(torch.zeros(2, *(channels, height, width))).shape
-        if min(after[2:]) < 1:
+        try:
+            after = nn.Sequential(*block)(torch.zeros(2, channels, height, width)).shape
+        except RuntimeError:  # too small for what was drawn
             break
         # A sequence in the sequence is the same row.
         layers += [nn.Sequential(*block)] if draw(st.booleans()) else block

@@ -21,6 +21,8 @@ OPTIONAL = {f"models.{name}" for name in DOCUMENT["models"]} | {
 }
 PRESENTED = f"models.{DOCUMENT['model']}"
 OPTIONAL.remove(PRESENTED)
+# What no model can be called, whichever are added.
+NO_MODEL = "_none"
 
 
 def mappings(section: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -102,7 +104,7 @@ def test_the_repositorys_own_settings_are_valid() -> None:
         ("train.engine", "fast", "'auto', 'native' or 'torch'"),
         ("train.precision", "float16", "'float32' or 'bfloat16'"),
         ("models.model_3.schedule", "cosine", "'constant' or 'one_cycle'"),
-        ("model", "model_9", ", ".join(MODELS)),
+        ("model", NO_MODEL, ", ".join(sorted(DOCUMENT["models"]))),
         ("models", {}, "at least 1"),
         # Out of range, on either side.
         ("split.train", 0, "greater than or equal to 1"),
@@ -225,8 +227,8 @@ def test_an_unknown_setting_is_refused_by_its_path(
 @pytest.mark.parametrize("section", ["models", "report.story"])
 def test_an_unknown_model_is_refused_by_its_path(document: dict[str, Any], file: Path, section: str) -> None:
     known = DOCUMENT["models"] if section == "models" else DOCUMENT["report"]["story"]
-    change(document, f"{section}.model_9", known["model_3"], file)
-    assert fault_of(file) == f"{section}.model_9: no such model; the models are {', '.join(MODELS)}"
+    change(document, f"{section}.{NO_MODEL}", known["model_3"], file)
+    assert fault_of(file) == f"{section}.{NO_MODEL}: no such model; the models are {', '.join(MODELS)}"
 
 
 def test_the_model_presented_must_be_among_those_trained(document: dict[str, Any], file: Path) -> None:
