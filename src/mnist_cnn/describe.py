@@ -48,7 +48,7 @@ def layers(network: nn.Module) -> list[Layer]:
 def receptive_field(network: nn.Module) -> int | None:
     """Side, in pixels, of the square of the image that one position of the last convolution sees.
 
-    None where it cannot be read off the layers, because they do not simply follow one another.
+    None where it cannot be read off the layers, because they do not simply follow one another, or see no squares.
 
     The last convolution is the last one over positions: a 1x1 convolution that follows a global average
     mixes channels of the whole image and is left out. Sides above 28 reach into the padding.
@@ -56,7 +56,7 @@ def receptive_field(network: nn.Module) -> int | None:
     Source: "Computing Receptive Fields of Convolutional Neural Networks", 2019,
     https://doi.org/10.23915/distill.00021
     """
-    if type(network) is not Network or any(type(layer) not in _IN_A_ROW for layer in network):
+    if type(network) is not Network or not all(type(layer) in _IN_A_ROW and _sees_squares(layer) for layer in network):
         return None
     field = jump = seen = 1
     for info in _summary(network).summary_list:
@@ -68,6 +68,13 @@ def receptive_field(network: nn.Module) -> int | None:
         if isinstance(layer, nn.Conv2d) and info.input_size[-1] > 1:
             seen = field
     return seen
+
+
+def _sees_squares(layer: nn.Module) -> bool:
+    """Whether a layer does to rows what it does to columns, and averages over all positions if it is adaptive."""
+    sizes = (getattr(layer, name, 1) for name in ("kernel_size", "stride", "dilation"))
+    adaptive = isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (1, (1, 1))
+    return not adaptive and all(isinstance(size, int) or len(set(size)) == 1 for size in sizes)
 
 
 def _side(size: int | tuple[int, ...]) -> int:

@@ -20,6 +20,9 @@ def not_followed(file: Path, package: str) -> list[str]:
 
     Args:
         package: the name of the package that ``file`` lies in.
+
+    Raises:
+        SyntaxError: the file, or a module in ``layers`` that it imports, is no Python.
     """
     found, seen, todo = [], {file.resolve()}, [(file, package)]
     while todo:
@@ -38,7 +41,7 @@ def not_followed(file: Path, package: str) -> list[str]:
 
 def _imported(file: Path, package: str) -> Iterator[str]:
     """All that a file's imports may name: modules, their packages, and names in them."""
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    for node in ast.walk(ast.parse(file.read_bytes(), file)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -25,6 +25,13 @@ def test_set_dropout_sets_every_layer_of_any_kind_and_counts_them() -> None:
     assert set_dropout(nn.ReLU(), 0.3) == 0
 
 
+def test_set_dropout_reaches_layers_that_drop_out_within() -> None:
+    encoder = nn.TransformerEncoderLayer(8, 2, 8, dropout=0.1)
+    recurrent = nn.LSTM(4, 4, num_layers=2, dropout=0.1)
+    assert set_dropout(nn.Sequential(encoder, recurrent, nn.GRU(4, 4)), 0.0) == 5
+    assert encoder.self_attn.dropout == recurrent.dropout == encoder.dropout1.p == 0
+
+
 @pytest.mark.parametrize("name", [f"model_{number}" for number in range(1, 8)])
 def test_initial_weights_keep_the_size_of_the_signal(name: str) -> None:
     network = build(name)

@@ -324,8 +324,10 @@ def test_any_module_is_described_by_its_innermost_layers() -> None:
         Network(nn.Conv2d(1, 4, 3), nn.Upsample(scale_factor=0.5), nn.Conv2d(4, 10, 13)),
         Network(nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10)),
         TwiceRead(nn.Conv2d(1, 10, 28)),
+        Network(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(7), nn.Conv2d(4, 10, 7)),
+        Network(nn.Conv2d(1, 10, (3, 5)), nn.AdaptiveAvgPool2d(1)),
     ],
-    ids=["not a row of layers", "a block in the row", "another layer", "a linear layer", "a forward of its own"],
+    ids=["no row of layers", "a block", "another layer", "a linear layer", "own forward", "averages", "no square"],
 )
 def test_a_receptive_field_that_cannot_be_read_off_the_layers_is_not_told(network: nn.Module) -> None:
     assert network(torch.zeros(1, 1, 28, 28)).shape == (1, 10)

@@ -87,6 +87,7 @@ for name in ("good", "bad"):
     ("code", "told"),
     [
         ("", "no function network"),
+        ("def network(:", "line 2: invalid syntax"),
         ("network = 3", "no function network"),
         ("def network():\n    return 3", "returns int"),
         ("def network():\n    return nn.Linear(10, 10)", "does not take images"),

@@ -85,11 +85,20 @@ def stack(*parts: nn.Module | Iterable[nn.Module]) -> Network:
 
 
 def set_dropout(network: nn.Module, rate: float) -> int:
-    """Give every dropout layer of a network, of whatever kind, the ``rate``, in [0, 1); returns how many there are."""
-    layers = [layer for layer in network.modules() if isinstance(layer, _DropoutNd)]
-    for layer in layers:
-        layer.p = rate
-    return len(layers)
+    """Give every layer of a network that drops out the ``rate``, in [0, 1); returns how many there are.
+
+    Those are the dropout layers of every kind, attention, and recurrent layers of more than one level.
+    """
+    count = 0
+    for layer in network.modules():
+        if isinstance(layer, _DropoutNd):
+            layer.p = rate
+        elif isinstance(layer, nn.MultiheadAttention) or (isinstance(layer, nn.RNNBase) and layer.num_layers > 1):
+            layer.dropout = rate
+        else:
+            continue
+        count += 1
+    return count
 
 
 def initialise(network: nn.Module) -> None:

@@ -39,8 +39,9 @@ def build(name: str, dropout: float | None = None, widths: tuple[int, ...] | Non
         widths: the channels of its layers, of a model that can be had in others than its own; None leaves those.
 
     Raises:
-        InputError: no model has that name, its file imports code that its stages do not depend on, or holds no such
-            network, ``dropout`` is above 0 and the model has no dropout layer, or it cannot be had in these ``widths``.
+        InputError: no model has that name, its file is no Python, imports code that its stages do not depend on, or
+            holds no such network, ``dropout`` is above 0 and the model has no dropout layer, or it cannot be had in
+            these ``widths``.
     """
     if name not in MODELS:
         raise InputError(f"no model is called {name!r}; the models are {', '.join(MODELS)}")
@@ -50,7 +51,10 @@ def build(name: str, dropout: float | None = None, widths: tuple[int, ...] | Non
 
     spec = find_spec(f"{__name__}.{name}")
     assert spec is not None and spec.origin is not None
-    unknown = not_followed(Path(spec.origin), __name__)
+    try:
+        unknown = not_followed(Path(spec.origin), __name__)
+    except SyntaxError as error:
+        raise InputError(f"{name}: {error.filename}, line {error.lineno}: {error.msg}") from None
     if unknown:
         raise InputError(
             f"{name} imports {', '.join(unknown)}, whose changes 'dvc repro' may not see: code for models belongs in "
