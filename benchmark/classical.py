@@ -12,7 +12,7 @@ from torchvision import datasets, transforms
 
 from benchmark import BATCH_SIZE
 
-# Those of the brief's log.
+# Those of the original programme's log.
 WORKERS = 4
 FALLS_AFTER = (10, 15)
 
@@ -41,7 +41,7 @@ def train_classically(
     """Train a network in place; yields the validation accuracy in percent as each epoch ends.
 
     Each step asks for its loss as a number, as for a progress bar. The learning rate falls tenfold where it did in the
-    brief's log.
+    original programme's.
     """
     optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9)
     scheduler = MultiStepLR(optimizer, FALLS_AFTER, gamma=0.1)

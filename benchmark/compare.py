@@ -14,9 +14,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmark import BATCH_SIZE
-from mnist_cnn.errors import InputError
-from mnist_cnn.params import load
+from benchmark import BATCH_SIZE, DROPOUT
+from mnist_cnn.common.errors import InputError
+from mnist_cnn.settings.params import load
+from tools.processes import started
 
 # A whole run, as the recipes have it.
 EPOCHS = 15
@@ -52,19 +53,22 @@ Runs = list[dict[str, Any]]
 Turns = dict[str, dict[str, Runs]]
 
 
-def compare(params: Path, raw: Path, parts: Path, repetitions: int) -> dict[str, Any]:
+def compare(params: Path, raw: Path, splits: Path, repetitions: int, epochs: int, matrix: int) -> dict[str, Any]:
     """Train every model each of the ``WAYS``, at most an epoch at a time in turns; all that was found.
 
     Args:
         raw: a folder with MNIST as torchvision lays it out.
-        parts: what the split made of it.
+        splits: what the stage ``split`` made of it.
+        epochs: of the way to the target; all other runs have one.
+        matrix: side of the matrices that tell what the machine can do.
 
     Raises:
         InputError: something is missing or out of range, or a measurement failed.
     """
-    if repetitions < 1:
-        raise InputError(f"repetitions: {repetitions} is not allowed: at least 1")
-    for needed in (raw, parts):
+    for name, count in (("repetitions", repetitions), ("epochs", epochs), ("matrix", matrix)):
+        if count < 1:
+            raise InputError(f"{name}: {count} is not allowed: at least 1")
+    for needed in (raw, splits):
         if not needed.is_dir():
             raise InputError(f"{needed}: is not there; 'dvc repro split' makes it")
     settings = load(params)
@@ -72,22 +76,27 @@ def compare(params: Path, raw: Path, parts: Path, repetitions: int) -> dict[str,
         raise InputError(f"{params}: models: {TARGET_MODEL} is missing; the way to the target is measured on it")
     names, images = list(settings.models), settings.split.train
     rows = [Row(name, name, recipe.dropout) for name, recipe in settings.models.items()]
-    # Its recipe does without the dropout that its network was written with; the classical loop has it.
-    rows.append(Row(f"{TARGET_MODEL}, dropout 0.1", TARGET_MODEL, 0.1))
+    # Its recipe does without dropout; the classical loop has the original programme's.
+    rows.append(Row(f"{TARGET_MODEL}, dropout {DROPOUT}", TARGET_MODEL, DROPOUT))
 
     with tempfile.TemporaryDirectory() as scratch:
 
         def work(task: str, row: Row, epochs: int = 1, weights: str = "unused", **more: object) -> dict[str, Any]:
             options = {
                 "task": task, "model": row.model, "epochs": epochs, "dropout": row.dropout, "params": str(params),
-                "raw": str(raw), "parts": str(parts), "weights": str(Path(scratch) / weights),
+                "raw": str(raw), "splits": str(splits), "weights": str(Path(scratch) / weights),
             }  # fmt: skip
-            return run_worker(options | more)
+            # The kernels are compiled anew where they are looked for in a folder of this run's own.
+            cache = None if more.pop("compiled", True) else Path(scratch) / f"kernels-{weights}"
+            return run_worker(options | more, cache=cache)
 
-        speeds, compiled = work("product", rows[0]), work("compilation", rows[0])["seconds"]
-        flops = {row.name: work("flops", row)["flops"] * images / BATCH_SIZE for row in rows}
+        speeds = work("matmul", rows[0], matrix=matrix)
+        compiled = work("compilation", rows[0], compiled=False)["seconds"]
+        work("compilation", rows[0])
+        counted = work("flops", rows[0], models=names)
+        flops = {row.name: counted[row.model] * images / BATCH_SIZE for row in rows}
         turns = take_turns(work, rows, repetitions, images)
-        race = race_to_target(work, rows, settings.targets.test_accuracy)
+        race = race_to_target(work, rows, settings.targets.test_accuracy, epochs)
 
     limit = max(speeds.values())
     models = {row.name: summarise(runs_of(row, turns), images, flops[row.name], limit, compiled) for row in rows}
@@ -95,6 +104,7 @@ def compare(params: Path, raw: Path, parts: Path, repetitions: int) -> dict[str,
     return {
         "machine": describe_machine() | {f"{precision}_flops": round(speed) for precision, speed in speeds.items()},
         "repetitions": repetitions,
+        "matrix": matrix,
         "images": {"train": images, "val": settings.split.val},
         "share": share_of(images),
         "compile_seconds": round(compiled, 2),
@@ -134,14 +144,15 @@ def runs_of(row: Row, turns: Turns) -> dict[str, Runs]:
     return {way: runs[row.model if way == "classical" else row.name] for way, runs in turns.items()}
 
 
-def race_to_target(work: Work, rows: list[Row], target: float) -> dict[str, Any]:
+def race_to_target(work: Work, rows: list[Row], target: float, epochs: int) -> dict[str, Any]:
     """Both ways from a cold start to a test accuracy, which is measured when both have ended."""
     row = next(row for row in rows if row.name == TARGET_MODEL)
-    print(f"{TARGET_MODEL} to {target} %, both ways from a cold start, {EPOCHS} epochs each...", flush=True)
-    runs = {task: work(task, row, EPOCHS, task) for task in ("cold", "classical")}
-    measured = {"cold": "tested_as_seen", "classical": "tested_as_written"}
+    print(f"{TARGET_MODEL} to {target} %, both ways from a cold start, {epochs} epochs each...", flush=True)
+    runs = {task: work(task, row, epochs, task, compiled=False) for task in ("own", "classical")}
     own, classical = (
-        way_to_target(run, work(measured[task], row, weights=task)["test_accuracies"], target)
+        way_to_target(
+            run, work("tested", row, weights=task, classically=task == "classical")["test_accuracies"], target
+        )
         for task, run in runs.items()
     )
     sooner = round(classical["seconds"] / own["seconds"], 2) if own["reached"] else None
@@ -151,23 +162,29 @@ def race_to_target(work: Work, rows: list[Row], target: float) -> dict[str, Any]
     }
 
 
-def run_worker(options: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
+def run_worker(options: dict[str, Any], timeout: float | None = None, cache: Path | None = None) -> dict[str, Any]:
     """What ``worker`` finds by a task and its options, and ``spawned``, when its process was started.
+
+    Args:
+        timeout: in seconds.
+        cache: where the compiled kernels are, or will be; by default in the environment.
 
     Raises:
         InputError: it failed, or was not ready after ``timeout`` seconds.
     """
+    environment = os.environ if cache is None else os.environ | {"MNIST_CNN_CACHE": str(cache)}
     spawned = time.monotonic()
     command = [sys.executable, "-m", "benchmark.worker", json.dumps(options)]
     failed = f"benchmark: {options['task']} of {options['model']} failed"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+        with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+            said, faults = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         raise InputError(f"{failed}: not ready after {timeout:.0f} s") from None
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    if process.returncode:
+        reason = (faults.strip().splitlines() or ["no reason given"])[-1]
         raise InputError(f"{failed}: {reason}")
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(said)
     return found | {"spawned": spawned}
 
 

@@ -22,10 +22,11 @@ import torch
 import yaml
 
 from benchmark.compare import TARGET_MODEL, run_worker, way_to_target
-from mnist_cnn.files import write_text
-from mnist_cnn.params import Params, load
-from mnist_cnn.runtime import resolve_device
-from stages import cli
+from mnist_cnn.common import cli
+from mnist_cnn.common.files import write_text
+from mnist_cnn.engine.device import resolve_device
+from mnist_cnn.report.markdown import table
+from mnist_cnn.settings.params import Params, load
 
 
 class Settings(NamedTuple):
@@ -37,7 +38,7 @@ class Settings(NamedTuple):
 
     device: str
     params: Path
-    parts: Path
+    splits: Path
     committed: Path
     scratch: Path
 
@@ -65,7 +66,7 @@ class Part(NamedTuple):
     until: float
 
 
-def main(device: str, params: Path, parts: Path, committed: Path, report: Path, seconds: float) -> None:
+def main(device: str, params: Path, splits: Path, committed: Path, report: Path, seconds: float) -> None:
     """Run all parts on a device within so many seconds; write the report. Status 1 where a part failed.
 
     Where the environment names a folder ``OUT`` for results, the report is copied there.
@@ -77,7 +78,7 @@ def main(device: str, params: Path, parts: Path, committed: Path, report: Path, 
     resolve_device(device)
     text = [f"# Training on {device}", "", describe(device), ""]
     with tempfile.TemporaryDirectory() as scratch:
-        settings = Settings(device, Path(scratch) / "params.yaml", parts, committed, Path(scratch))
+        settings = Settings(device, Path(scratch) / "params.yaml", splits, committed, Path(scratch))
         settings.params.write_text(with_device(params.read_text(encoding="utf-8"), device), encoding="utf-8")
         for part in PARTS:
             print(f"[{time.monotonic() - began:.0f} s] {part.heading}...", flush=True)
@@ -165,37 +166,36 @@ def run_tests(settings: Settings, end: float) -> str:
 
 def train_models(settings: Settings, end: float) -> str:
     """Each model by its recipe through the stages, against its committed figures."""
-    lines = [
-        "| Model | Test accuracy (%) | … by the processor | Difference | Validation (%) | … by the processor | "
-        "Difference | Training, s | Measuring, s |",
-        "|" + 9 * "---|",
-    ]
-    failed = []
+    header = (
+        "Model", "Test accuracy, %", "… by the processor", "Difference", "Validation, %", "… by the processor",
+        "Difference", "Training, s", "Measuring, s",
+    )  # fmt: skip
+    rows, failed = [], []
     for model in settings.loaded().models:
         try:
-            lines.append(train_model(settings, model, end))
+            rows.append(train_model(settings, model, end))
         except (PartError, OSError, KeyError, ValueError) as error:
             failed.append(model)
-            lines.append(f"| {model} | failed: {error} |" + 7 * " |")
-    lines += ["", "Seconds are of whole processes. The processor's figures are those committed, of the same seed."]
+            rows.append([model, f"failed: {error}", *[""] * (len(header) - 2)])
+    note = "Seconds are of whole processes. The processor's figures are those committed, of the same seed."
+    text = f"{table(header, rows)}\n\n{note}"
     if failed:
-        raise PartError(f"{', '.join(failed)}: see the table", "\n".join(lines))
-    return "\n".join(lines)
+        raise PartError(f"{', '.join(failed)}: see the table", text)
+    return text
 
 
-def train_model(settings: Settings, model: str, end: float) -> str:
-    """A model's line of the table. The commands are those of dvc.yaml, with other places for what they make."""
+def train_model(settings: Settings, model: str, end: float) -> list[str]:
+    """A model's row of the table. The commands are those of dvc.yaml, with other places for what they make."""
     made = settings.scratch / model
     shared = ["--params", str(settings.params), "--model", model, "--weights", str(made / "weights.safetensors")]
-    parts = {name: str(settings.parts / f"{name}.safetensors") for name in ("train", "val")}
     began = time.monotonic()
     call(
-        "-m", "stages.train", *shared, "--train", parts["train"], "--val", parts["val"],
-        "--statistics", str(settings.parts / "statistics.json"), "--history", str(made / "history.csv"), end=end,
+        "-m", "stages.train", *shared, "--splits", str(settings.splits), "--history", str(made / "history.csv"),
+        end=end,
     )  # fmt: skip
     trained = time.monotonic()
     call(
-        "-m", "stages.evaluate", *shared, "--parts", str(settings.parts), "--metrics", str(made / "metrics.json"),
+        "-m", "stages.evaluate", *shared, "--splits", str(settings.splits), "--metrics", str(made / "metrics.json"),
         "--confusion", str(made / "confusion.csv"), "--recalls", str(made / "recalls.csv"),
         "--record", str(made / "record.json"), end=end,
     )  # fmt: skip
@@ -204,19 +204,17 @@ def train_model(settings: Settings, model: str, end: float) -> str:
         json.loads(file.read_text()) for file in (made / "metrics.json", settings.committed / f"{model}.json")
     )
     cells = [f"{model} ({mine['engine']})"]
-    for part in ("test_accuracy", "val_accuracy"):
-        cells += [f"{mine[part]:.2f}", f"{theirs[part]:.2f}", f"{mine[part] - theirs[part]:+.2f}"]
-    return f"| {' | '.join(cells)} | {trained - began:.1f} | {measured - trained:.1f} |"
+    for key in ("test_accuracy", "val_accuracy"):
+        cells += [f"{mine[key]:.2f}", f"{theirs[key]:.2f}", f"{mine[key] - theirs[key]:+.2f}"]
+    return [*cells, f"{trained - began:.1f}", f"{measured - trained:.1f}"]
 
 
 def reach_target(settings: Settings, end: float) -> str:
     """Seconds to the target and in all, in a fresh process and again in the same one."""
     runs = work(settings, end, task="twice", model=TARGET_MODEL, weights=str(settings.scratch / "target"))
     target = settings.loaded().targets.test_accuracy
-    lines = [
-        f"| {TARGET_MODEL} | To {target} % | Epoch | All epochs | Before the first | An epoch, median |",
-        "|" + 6 * "---|",
-    ]
+    header = (TARGET_MODEL, f"To {target} %", "Epoch", "All epochs", "Before the first", "An epoch, median")
+    rows = []
     for name, told in (("cold", "fresh process"), ("warm", "again in it")):
         run = runs[name]
         began = runs["spawned"] if name == "cold" else run["started"]
@@ -224,12 +222,12 @@ def reach_target(settings: Settings, end: float) -> str:
         reached = (f"{way['seconds']:.1f} s", str(way["epoch"])) if way["reached"] else ("not reached", "–")
         moments = [run["began"], *run["ends"]]
         epochs = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
-        cells = [told, *reached, f"{moments[-1] - began:.1f} s", f"{moments[0] - began:.1f} s"]
-        lines.append(f"| {' | '.join(cells)} | {median(epochs):.2f} s |")
+        times = (f"{moments[-1] - began:.1f} s", f"{moments[0] - began:.1f} s", f"{median(epochs):.2f} s")
+        rows.append([told, *reached, *times])
     accuracies = ", ".join(f"{accuracy:.2f}" for accuracy in runs["cold"]["test_accuracies"])
     said = f"Measured afterwards, from the weights saved at each epoch's end: {accuracies} % in the fresh process."
     same = runs["cold"]["test_accuracies"] == runs["warm"]["test_accuracies"]
-    return "\n".join([*lines, "", f"{said} The second run gave {'the same' if same else '**others**'}."])
+    return f"{table(header, rows)}\n\n{said} The second run gave {'the same' if same else '**others**'}."
 
 
 def profile_steps(settings: Settings, end: float) -> str:
@@ -245,10 +243,9 @@ def profile_steps(settings: Settings, end: float) -> str:
         "… and waits": "waiting_ms",
         "… and draws the changes": "drawing_ms",
     }
-    lines = [f"| {TARGET_MODEL}, ms a step | {' | '.join(found)} |", "|" + (1 + len(found)) * "---|"]
-    for title, key in rows.items():
-        lines.append(f"| {title} | {' | '.join(_milliseconds(figures[key]) for figures in found.values())} |")
-    return "\n".join([*lines, "", *(line for name, figures in found.items() for line in verdict(name, figures))])
+    lines = [[title, *(_milliseconds(figures[key]) for figures in found.values())] for title, key in rows.items()]
+    text = table([f"{TARGET_MODEL}, ms a step", *found], lines)
+    return "\n".join([text, "", *(line for name, figures in found.items() for line in verdict(name, figures))])
 
 
 def verdict(name: str, figures: dict[str, Any]) -> list[str]:
@@ -278,7 +275,7 @@ def _short(kernel: str) -> str:
 def work(settings: Settings, end: float, **options: object) -> dict[str, Any]:
     """What ``worker`` finds by a task, in the time that is left."""
     left = max(1.0, end - time.monotonic())
-    return run_worker(options | {"params": str(settings.params), "parts": str(settings.parts)}, timeout=left)
+    return run_worker(options | {"params": str(settings.params), "splits": str(settings.splits)}, timeout=left)
 
 
 PARTS = (

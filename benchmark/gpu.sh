@@ -12,7 +12,7 @@ python=${PYTHON:-python3}
 limit=352 reserve=22
 
 if [ "${1:-}" = pack ]; then
-    exec "$python" -m benchmark.gpu_pack --requirements requirements.txt --parts data/split --folder .gpu
+    exec "$python" -m benchmark.gpu_pack --requirements requirements.txt --splits data/split --folder .gpu
 fi
 if [ ! -d .gpu ]; then
     echo "error: .gpu is not there; 'benchmark/gpu.sh pack' makes it, where there is a network" >&2
@@ -28,5 +28,5 @@ export PYTHONPATH="$PWD/src:$scratch/site${PYTHONPATH:+:$PYTHONPATH}"
 # Whatever else the machine has should not take part in the tests, nor write beside the sources.
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PYTHONDONTWRITEBYTECODE=1
 timeout --kill-after=5 "$((limit - SECONDS))" "$python" -m benchmark.gpu --device cuda --params params.yaml \
-    --parts "$scratch/split" --committed metrics --report metrics/benchmark_gpu.md \
+    --splits "$scratch/split" --committed metrics --report metrics/benchmark_gpu.md \
     --seconds "$((limit - reserve - SECONDS))" "$@"

@@ -7,26 +7,26 @@ import sys
 import tarfile
 from pathlib import Path
 
-from mnist_cnn.errors import InputError
-from stages import cli
+from mnist_cnn.common import cli
+from mnist_cnn.common.errors import InputError
 
 # Such a machine has PyTorch, numpy, pandas, safetensors, tqdm, pyyaml, pytest and hypothesis.
 PACKAGES = ("annotated-types", "pydantic", "pydantic-core", "torchinfo", "typing-extensions", "typing-inspection")
-PARTS = ("train.safetensors", "val.safetensors", "test.safetensors", "statistics.json")
+SPLITS = ("train.safetensors", "val.safetensors", "test.safetensors", "statistics.json")
 # Its Python and its C library; 2014's is the oldest that today's wheels are made for.
 TARGET = ("--python-version=3.12", "--implementation=cp", "--platform=manylinux2014_x86_64")
 LIMIT = 64 << 20
 
 
-def main(requirements: Path, parts: Path, folder: Path) -> None:
+def main(requirements: Path, splits: Path, folder: Path) -> None:
     """Put the packages and the data into a folder, which Git ignores from then on.
 
     Raises:
         InputError: the data is not there, a package has no version or cannot be had, or all is too large to travel.
     """
-    missing = [name for name in PARTS if not (parts / name).is_file()]
+    missing = [name for name in SPLITS if not (splits / name).is_file()]
     if missing:
-        raise InputError(f"{parts}: {', '.join(missing)} not there; 'dvc repro split' makes it")
+        raise InputError(f"{splits}: {', '.join(missing)} not there; 'dvc repro split' makes it")
     pins = pinned(requirements.read_text(encoding="utf-8"))
     if folder.exists():
         shutil.rmtree(folder)
@@ -34,8 +34,8 @@ def main(requirements: Path, parts: Path, folder: Path) -> None:
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     _download(pins, folder / "wheels")
     with tarfile.open(folder / "split.tar.gz", "w:gz", compresslevel=6) as archive:
-        for name in PARTS:
-            archive.add(parts / name, f"split/{name}")
+        for name in SPLITS:
+            archive.add(splits / name, f"split/{name}")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if size > LIMIT:
         raise InputError(f"{folder}: {size / 2**20:.0f} MiB are too much to travel; at most {LIMIT >> 20}")

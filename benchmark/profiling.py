@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from mnist_cnn import runtime, training
-from mnist_cnn.augmentation import draw_changes, transform
-from mnist_cnn.data import load_images, load_normalisation
+from mnist_cnn.data.augmentation import draw_changes, transform
+from mnist_cnn.data.images import load_splits
+from mnist_cnn.engine.device import prepare
 from mnist_cnn.models import build
-from mnist_cnn.params import load
+from mnist_cnn.settings.params import load
+from mnist_cnn.training import fit as training
 
 STEPS = 50
 HEAVIEST = 5
@@ -28,7 +30,7 @@ _WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchroniz
 _COPIES = ("Memcpy HtoD", "Memcpy DtoH")
 
 
-def profile_steps(model: str, params: Path, parts: Path, capture: bool) -> dict[str, Any]:
+def profile_steps(model: str, params: Path, splits: Path, capture: bool) -> dict[str, Any]:
     """Milliseconds a step of a model's recipe, in an epoch of ``STEPS`` steps and one batch to evaluate on.
 
     The first epoch makes everything ready, the second is timed, the third profiled.
@@ -37,24 +39,32 @@ def profile_steps(model: str, params: Path, parts: Path, capture: bool) -> dict[
         capture: False launches the operations of each step one by one, also where they could be a CUDA graph.
     """
     settings = load(params)
-    compute = runtime.prepare(settings.train)
+    execution = prepare(settings.train)
     recipe = settings.models[model].model_copy(update={"epochs": 3})
-    train, val = load_images(parts / "train.safetensors"), load_images(parts / "val.safetensors")
-    few = train.take(torch.arange(min(STEPS * recipe.batch_size, len(train.labels))))
-    check = val.take(torch.arange(min(recipe.batch_size, len(val.labels))))
+    data = load_splits(splits, ("train", "val"), recipe.deskew)
+    train, val = data.train.first(STEPS * recipe.batch_size), data.val.first(recipe.batch_size)
     torch.manual_seed(settings.train.seed)
     network = build(model, recipe.dropout)
-    normalisation = load_normalisation(parts / "statistics.json")
+    on_cuda = execution.device.type == "cuda"
+    profiler = profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])])
+    ends = []
+
+    def mark(epoch: training.Epoch, _: nn.Module) -> None:
+        # Each epoch ends with its figures on the processor, so that nothing is still under way.
+        ends.append(time.monotonic())
+        if epoch.epoch == 2:
+            profiler.start()
+
+    few = data._replace(images={"train": train, "val": val})
     with _instrumented(capture):
-        epochs = training.fit(network, few, check, normalisation, recipe, seed=settings.train.seed, compute=compute)
-        next(epochs)
-        seconds = _timed(epochs)
-        found = _profiled(epochs, compute.device.type == "cuda")
-    steps = -(-len(few.labels) // recipe.batch_size)
-    return {"steps": steps, "ms": 1000 * seconds / steps} | told(found, steps, compute.device.type == "cuda")
+        training.fit(network, few, recipe, seed=settings.train.seed, execution=execution, on_epoch=mark)
+    profiler.stop()
+    steps = -(-len(train.labels) // recipe.batch_size)
+    events = list(profiler.events() or [])
+    return {"steps": steps, "ms": 1000 * (ends[1] - ends[0]) / steps} | summarise(events, steps, on_cuda)
 
 
-def told(events: list[FunctionEvent], steps: int, on_device: bool) -> dict[str, Any]:
+def summarise(events: list[FunctionEvent], steps: int, on_device: bool) -> dict[str, Any]:
     """Milliseconds a step by what was done, from the events of a profile; the device's are None where there is none."""
 
     def named(names: tuple[str, ...], among: list[FunctionEvent]) -> list[FunctionEvent]:
@@ -86,20 +96,6 @@ def told(events: list[FunctionEvent], steps: int, on_device: bool) -> dict[str, 
         "augmentation_ms": (round(on_the_device, 4) if on_device else milliseconds(augmenting)) if augmenting else None,
         "heaviest": [(name, round(value, 4)) for name, value in heaviest[:HEAVIEST]],
     }
-
-
-def _timed(epochs: Iterator[training.Epoch]) -> float:
-    # Each epoch ends with its figures on the processor, so that nothing is still under way.
-    began = time.monotonic()
-    next(epochs)
-    return time.monotonic() - began
-
-
-def _profiled(epochs: Iterator[training.Epoch], on_device: bool) -> list[FunctionEvent]:
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
-    with profile(activities=activities) as profiler:
-        next(epochs)
-    return list(profiler.events() or [])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The pipeline's stages, one module each, run as ``python -m stages.<name>``.
+"""The pipeline's stages, one module each, run by ``dvc.yaml`` as ``python -m stages.<name>``.
 
 A stage uses the library that lies beside it, not whichever copy is installed: an experiment that DVC runs in
 a folder of its own (``dvc exp run --temp``) must run that folder's code.

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from mnist_cnn.download import download
-from stages import cli
+from mnist_cnn.common import cli
+from mnist_cnn.prepare.download import download
 
 
 def main(raw: Path) -> None:

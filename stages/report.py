@@ -1,4 +1,4 @@
-"""Compare the models: table, analysis, pictures."""
+"""Compare the models: tables, analysis, figures."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mnist_cnn import plotting
-from mnist_cnn.augmentation import augment
-from mnist_cnn.data import Images, intensities, load_images
-from mnist_cnn.files import write_text
-from mnist_cnn.params import Recipe, load
-from mnist_cnn.report import comparison_markdown, comparison_table, confusion_table, curves, load_measured
-from mnist_cnn.views import for_training
-from stages import cli
+from mnist_cnn.common import cli
+from mnist_cnn.common.files import write_text
+from mnist_cnn.data.augmentation import augment
+from mnist_cnn.data.images import intensities, load_images
+from mnist_cnn.evaluation.metrics import confusion_table
+from mnist_cnn.report.comparison import comparison_markdown, comparison_table, curves, results_markdown
+from mnist_cnn.report.figures.curves import accuracy_curves, loss_curves
+from mnist_cnn.report.figures.digits import augmented_digits, confusion_matrix, misclassified_digits
+from mnist_cnn.report.figures.parameters import accuracy_against_parameters
+from mnist_cnn.report.figures.style import save
+from mnist_cnn.report.results import load_result
+from mnist_cnn.settings.params import Recipe, load
 
 _ROWS_OF_AUGMENTED = 5
 
@@ -23,45 +27,50 @@ def main(
     evaluations: Path,
     histories: Path,
     train: Path,
-    table: Path,
+    comparison: Path,
+    results: Path,
     numbers: Path,
     selected: Path,
     curve: Path,
     confusion: Path,
     pictures: Path,
 ) -> None:
-    """Compare the models: table with its analysis, headline of the selected model, pictures."""
+    """Compare the models: a table with its analysis, a short one, the selected model's headline, figures."""
     settings = load(params)
-    models = [load_measured(name, evaluations, histories) for name in settings.models]
+    models = [load_result(name, evaluations, histories) for name in settings.models]
     chosen = next(model for model in models if model.name == settings.model)
 
-    markdown = comparison_markdown(models, settings)
-    write_text(table, markdown)
+    write_text(comparison, comparison_markdown(models, settings))
+    write_text(results, results_markdown(models, settings))
     write_text(numbers, comparison_table(models, settings).to_csv(index=False, lineterminator="\n"))
-    write_text(selected, json.dumps({"model": chosen.name, **chosen.metrics}, indent=2, allow_nan=False) + "\n")
+    headline = {"model": chosen.name, **chosen.metrics.as_dict()}
+    write_text(selected, json.dumps(headline, indent=2, allow_nan=False) + "\n")
     write_text(curve, curves(models).to_csv(index=False, lineterminator="\n"))
-    write_text(confusion, confusion_table(chosen).to_csv(index=False, lineterminator="\n"))
+    write_text(confusion, confusion_table(torch.tensor(chosen.confusion)).to_csv(index=False, lineterminator="\n"))
 
-    recipe = settings.models[chosen.name]
-    digits = next(load_images(train).batches(settings.report.augmented_digits))
-    augmented = seen_in_training(digits, recipe, settings.train.seed, _ROWS_OF_AUGMENTED)
+    recipe, count = settings.models[chosen.name], settings.report.augmented_digits
+    written, seen = (load_images(train, deskewed).first(count).pixels for deskewed in (False, recipe.deskew))
+    augmented = augmented_rows(seen, recipe, settings.train.seed, _ROWS_OF_AUGMENTED)
     for name, figure in {
-        "accuracy": plotting.accuracy_curves(models, settings),
-        "loss": plotting.loss_curves(models),
-        "parameters": plotting.accuracy_against_parameters(models, settings),
-        "confusion": plotting.confusion_matrix(chosen),
-        "misread": plotting.misread_digits(chosen, settings.report.misread_shown),
-        "augmented": plotting.augmented_digits(digits.pixels, augmented, chosen.name, recipe),
+        "accuracy": accuracy_curves(models, settings),
+        "loss": loss_curves(models),
+        "parameters": accuracy_against_parameters(models, settings),
+        "confusion": confusion_matrix(chosen),
+        "misclassified": misclassified_digits(chosen, settings.report.misclassified_shown),
+        "augmented": augmented_digits(written, augmented, chosen.name, recipe),
     }.items():
-        plotting.save(figure, pictures / f"{name}.png")
-    print(f"[INFO] {table}, {numbers}, {selected}, {pictures}")
+        save(figure, pictures / f"{name}.png")
+    print(f"[INFO] {comparison}, {results}, {numbers}, {selected}, {pictures}")
 
 
-def seen_in_training(digits: Images, recipe: Recipe, seed: int, times: int) -> list[Tensor]:
-    """Digits as a model may get to see them when it is trained, ``times`` times over: ``(N, 28, 28)`` in [0, 1]."""
+def augmented_rows(pixels: Tensor, recipe: Recipe, seed: int, rows: int) -> list[Tensor]:
+    """Digits as a recipe augments them in as many epochs as there are rows: ``(N, 28, 28)`` float in [0, 1] each.
+
+    Args:
+        pixels: uint8 ``(N, 28, 28)``, deskewed where the recipe says so.
+    """
     generator = torch.Generator().manual_seed(seed)
-    upright = intensities(for_training(digits, recipe).pixels)
-    return [augment(upright, recipe.augmentation, generator).squeeze(1) for _ in range(times)]
+    return [augment(intensities(pixels), recipe.augmentation, generator).squeeze(1) for _ in range(rows)]
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from mnist_cnn.errors import InputError
-from mnist_cnn.files import write_text
-from mnist_cnn.params import load
-from stages import cli
+from mnist_cnn.common import cli
+from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.files import write_text
+from mnist_cnn.settings.params import load
 
 
 def main(params: Path, checked: Path) -> None:

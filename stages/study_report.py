@@ -1,17 +1,20 @@
-"""Put the study's records together: tables, picture."""
+"""Put the study's records together: tables, figure."""
 
 from pathlib import Path
 
-from mnist_cnn import plotting
-from mnist_cnn.files import write_text
-from mnist_cnn.params import load, load_study
-from mnist_cnn.study import EQUAL, OWN, load_records, plan
-from mnist_cnn.study_report import ablation, markdown, steps, summary, trial_table
-from stages import cli
+from mnist_cnn.common import cli
+from mnist_cnn.common.files import write_text
+from mnist_cnn.report.figures.seeds import accuracy_over_seeds
+from mnist_cnn.report.figures.style import save
+from mnist_cnn.report.study_tables import ablation, differences, markdown, summary, trial_table
+from mnist_cnn.settings.params import load
+from mnist_cnn.study.plan import OWN, SHARED, plan
+from mnist_cnn.study.records import load_records
+from mnist_cnn.study.settings import load_study
 
 
 def main(params: Path, study: Path, records: Path, table: Path, tables: Path, picture: Path) -> None:
-    """Put the study's records together: all trials in one table, what they say in others, and a picture."""
+    """Put the study's records together: all trials in one table, what they say in others, and a figure."""
     settings = load(params)
     planned = load_study(study, settings)
     trials = plan(settings, planned)
@@ -19,12 +22,12 @@ def main(params: Path, study: Path, records: Path, table: Path, tables: Path, pi
 
     tested, target = trial_table(trials, found), settings.targets.test_accuracy
     summaries = summary(tested, target)
-    compared = steps(trials, found, list(planned.seeds))
+    compared = differences(trials, found, list(planned.seeds))
     ablated = ablation(trials, found, planned)
     for file, content in {
         table: tested,
         tables / "summary.csv": summaries,
-        tables / "steps.csv": compared,
+        tables / "differences.csv": compared,
         tables / "ablation.csv": ablated,
     }.items():
         write_text(file, content.to_csv(index=False, lineterminator="\n"))
@@ -35,8 +38,8 @@ def main(params: Path, study: Path, records: Path, table: Path, tables: Path, pi
         return {str(model): values.tolist() for model, values in by_model}
 
     sizes = dict(zip(tested["model"], tested["parameters"], strict=True))
-    figure = plotting.accuracy_over_seeds(accuracies(OWN), accuracies(EQUAL), sizes, settings, planned.equal.recipe)
-    plotting.save(figure, picture)
+    figure = accuracy_over_seeds(accuracies(OWN), accuracies(SHARED), sizes, settings, planned.shared.recipe)
+    save(figure, picture)
     print(f"[INFO] {table}, {tables}, {picture}")
 
 

@@ -5,69 +5,71 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import nn
+from torchinfo import summary
 
-from mnist_cnn import runtime
-from mnist_cnn.checkpoint import save_weights
-from mnist_cnn.data import load_images, load_normalisation
-from mnist_cnn.describe import layer_table, receptive_field
-from mnist_cnn.engine import choose_engine
-from mnist_cnn.errors import about
-from mnist_cnn.files import write_text
+from mnist_cnn.common import cli
+from mnist_cnn.common.errors import about
+from mnist_cnn.common.files import write_text
+from mnist_cnn.data.images import load_splits
+from mnist_cnn.engine.checkpoint import save_weights
+from mnist_cnn.engine.device import prepare
+from mnist_cnn.engine.execution import choose_engine
 from mnist_cnn.models import build
-from mnist_cnn.params import load
-from mnist_cnn.training import fit
-from stages import cli
+from mnist_cnn.settings.params import load
+from mnist_cnn.training.fit import Epoch, fit
 
 
-def main(params: Path, model: str, train: Path, val: Path, statistics: Path, weights: Path, history: Path) -> None:
+def main(params: Path, model: str, splits: Path, weights: Path, history: Path) -> None:
     """Train one model by its recipe; write the weights of the last epoch and a row an epoch."""
     settings = load(params)
     shared, recipe = settings.train, settings.models[model]
-    compute = runtime.prepare(shared)
-    print(f"[INFO] Using device: {compute.device}, precision {compute.precision}")
+    execution = prepare(shared)
+    print(f"[INFO] Using device: {execution.device}, precision {execution.precision}")
 
-    print("[STEP 1/5] Preparing datasets...")
-    train_images, val_images, normalisation = load_images(train), load_images(val), load_normalisation(statistics)
+    print("[STEP 1/4] Preparing datasets...")
+    data = load_splits(splits, ("train", "val"), recipe.deskew)
+    print(f"[INFO] Training samples: {len(data.train.labels)}, all in memory, shuffled in each epoch")
+    print(f"[INFO] Validation samples: {len(data.val.labels)}")
     print(
-        f"[INFO] Loader settings: shuffle, batch_size {recipe.batch_size}, whole set in memory; "
-        f"deslant={recipe.deslant} views={recipe.views} {recipe.augmentation}"
+        f"[INFO] Batch size: {recipe.batch_size}; batches an epoch: {-(-len(data.train.labels) // recipe.batch_size)}"
     )
-    print(f"[INFO] Total training batches: {-(-len(train_images.labels) // recipe.batch_size)}")
-    print(f"[INFO] Training samples: {len(train_images.labels)}")
-    print(f"[INFO] Validation samples: {len(val_images.labels)}")
+    print(f"[INFO] Deskewed: {recipe.deskew}; test-time augmentation: {recipe.tta}; {recipe.augmentation!r}")
 
-    print("[STEP 2/5] Initializing model...")
+    print("[STEP 2/4] Initializing model...")
     torch.manual_seed(shared.seed)
     network = build(model, recipe.dropout)
-    print(layer_table(network))
-    field = receptive_field(network)
-    print(f"[INFO] Receptive field of the last convolution: {'not known' if field is None else f'{field} px'}")
+    print(_layer_table(network, data.train.pixels[:1].unsqueeze(1).float()))
+
+    started = time.monotonic()
+
+    def show(epoch: Epoch, _: nn.Module) -> None:
+        seconds = time.monotonic() - started
+        print(
+            f"[INFO] Epoch {epoch.epoch}/{recipe.epochs}: learning rate {epoch.learning_rate:.4g}, "
+            f"training loss {epoch.train_loss:.4f} and accuracy {epoch.train_accuracy:.2f}%, "
+            f"validation accuracy {epoch.val_accuracy:.2f}%, {seconds:.0f} s so far, "
+            f"about {seconds / epoch.epoch * (recipe.epochs - epoch.epoch):.0f} s left",
+            flush=True,
+        )
+
     with about(model):
-        choice = choose_engine(network, compute)
-        print(f"[INFO] Engine: {choice.told}")
+        choice = choose_engine(network, execution)
+        print(f"[INFO] Engine: {choice.reason}")
+        print("[STEP 3/4] Starting training and validation...", flush=True)
+        epochs = fit(network, data, recipe, seed=shared.seed, execution=choice.execution, on_epoch=show)
 
-        print("[STEP 3/5] Starting training and validation...", flush=True)
-        started = time.monotonic()
-        records = []
-        run = fit(network, train_images, val_images, normalisation, recipe, seed=shared.seed, compute=choice.compute)
-        for record in run:
-            records.append(record.figures())
-            seconds = time.monotonic() - started
-            print(
-                f"[INFO] Epoch {record.epoch}/{recipe.epochs}: learning rate {record.learning_rate:.4g}, "
-                f"training loss {record.train_loss:.4f} and accuracy {record.train_accuracy:.2f}%, "
-                f"validation accuracy {record.val_accuracy:.2f}%, {seconds:.0f} s so far, "
-                f"about {seconds / record.epoch * (recipe.epochs - record.epoch):.0f} s left",
-                flush=True,
-            )
-
-    print("[STEP 4/5] Evaluating model against validation...")
-    print(f"[INFO] Validation accuracy of the last epoch: {records[-1]['val_accuracy']:.2f}%")
-
-    print("[STEP 5/5] Saving weights and history...")
+    print("[STEP 4/4] Saving weights and history...")
     save_weights(weights, network)
-    write_text(history, pd.DataFrame(records).round(6).to_csv(index=False, lineterminator="\n"))
+    write_text(history, pd.DataFrame(epochs).round(6).to_csv(index=False, lineterminator="\n"))
     print(f"[INFO] {weights}, {history}")
+
+
+def _layer_table(network: nn.Module, image: torch.Tensor) -> str:
+    """The layers with their output shapes and parameters."""
+    # In evaluation mode no random number is drawn and no statistic changed.
+    columns = ("output_size", "num_params")
+    return str(summary(network, input_data=image, mode="eval", verbose=0, depth=100, col_names=columns))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The few blocks that the models are written with. What other models share goes into modules beside this file.
 
-Every convolution has a bias, and every 3x3 convolution keeps the size of its input unless it is told
-``padding=0``, except in ``lean_conv`` and ``separable_conv``: said here once, so that a model file shows only what is
-particular to it.
+Every convolution has a bias, and every 3x3 convolution keeps the size of its input unless it is told ``padding=0``,
+except in ``conv_no_bias_norm_drop_relu`` and ``depthwise_separable``. Dropout layers have the rate 0 here: a model's
+recipe sets it.
 """
 
 from collections.abc import Iterable
@@ -32,32 +32,29 @@ def conv_norm_relu(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
 
 
 def norm_drop_relu(channels: int) -> tuple[nn.Module, ...]:
-    """Batch norm, dropout at 0.1, ReLU."""
-    return nn.BatchNorm2d(channels), nn.Dropout(0.1), nn.ReLU()
+    """Batch norm, dropout, ReLU."""
+    return nn.BatchNorm2d(channels), nn.Dropout(0.0), nn.ReLU()
 
 
 def conv_norm_drop_relu(inputs: int, outputs: int, padding: int = 1) -> tuple[nn.Module, ...]:
-    """3x3 convolution, batch norm, dropout at 0.1, ReLU."""
+    """3x3 convolution, batch norm, dropout, ReLU."""
     return conv3(inputs, outputs, padding), *norm_drop_relu(outputs)
 
 
-def lean_conv(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    """3x3 convolution without padding, batch norm, dropout at 0.1, ReLU.
-
-    Without a bias too, which batch norm would take away again.
-    """
+def conv_no_bias_norm_drop_relu(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    """3x3 convolution without padding and bias, batch norm, dropout, ReLU. Batch norm would subtract a bias again."""
     return nn.Conv2d(inputs, outputs, kernel_size=3, bias=False), *norm_drop_relu(outputs)
 
 
-def separable_conv(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    """A 3x3 convolution of each channel by itself and a 1x1 convolution across them, each as in ``lean_conv``.
+def depthwise_separable(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    """A depthwise 3x3 convolution and a 1x1 convolution, neither padded nor biased, each with what follows it.
 
     Source: "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications", 2017,
     https://arxiv.org/abs/1704.04861
     """
-    each = nn.Conv2d(inputs, inputs, kernel_size=3, groups=inputs, bias=False)
-    across = nn.Conv2d(inputs, outputs, kernel_size=1, bias=False)
-    return each, *norm_drop_relu(inputs), across, *norm_drop_relu(outputs)
+    depthwise = nn.Conv2d(inputs, inputs, kernel_size=3, groups=inputs, bias=False)
+    pointwise = nn.Conv2d(inputs, outputs, kernel_size=1, bias=False)
+    return depthwise, *norm_drop_relu(inputs), pointwise, *norm_drop_relu(outputs)
 
 
 def pool() -> nn.MaxPool2d:
@@ -71,12 +68,12 @@ def global_average() -> nn.AdaptiveAvgPool2d:
 
 
 class Network(nn.Sequential):
-    """Layers in order, from ``(N, 1, 28, 28)`` images to ``(N, 10)`` scores."""
+    """Layers in order, from ``(N, 1, 28, 28)`` images to ``(N, 10)`` logits."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Scores ``(N, 10)``: the last layer's ``(N, 10, 1, 1)`` without its positions."""
-        scores: Tensor = super().forward(input)
-        return scores.flatten(1)
+        """Logits ``(N, 10)``: the last layer's ``(N, 10, 1, 1)`` without its positions."""
+        logits: Tensor = super().forward(input)
+        return logits.flatten(1)
 
 
 def stack(*parts: nn.Module | Iterable[nn.Module]) -> Network:

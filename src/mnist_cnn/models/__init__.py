@@ -11,7 +11,8 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
-from mnist_cnn.errors import InputError
+from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.mnist import CLASSES, IMAGE_SIDE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,14 +29,14 @@ MODELS: tuple[str, ...] = tuple(
 )
 
 
-def build(name: str, dropout: float | None = None, widths: tuple[int, ...] | None = None) -> "nn.Module":
+def build(name: str, dropout: float = 0.0, widths: tuple[int, ...] | None = None) -> "nn.Module":
     """The named network, in training mode, on the CPU, freshly initialised from PyTorch's global generator.
 
-    It takes ``(N, 1, 28, 28)`` float32 images and returns ``(N, 10)`` float32 scores (logits: no softmax).
+    It takes ``(N, 1, 28, 28)`` float32 images and returns ``(N, 10)`` float32 logits.
 
     Args:
         name: one of ``MODELS``.
-        dropout: rate of its dropout layers, in [0, 1); None leaves the model's own.
+        dropout: rate of all its dropout layers, in [0, 1).
         widths: the channels of its layers, of a model that can be had in others than its own; None leaves those.
 
     Raises:
@@ -47,7 +48,7 @@ def build(name: str, dropout: float | None = None, widths: tuple[int, ...] | Non
         raise InputError(f"no model is called {name!r}; the models are {', '.join(MODELS)}")
     # Imported here because listing the models, which reading the settings does, should not load PyTorch.
     from mnist_cnn.layers import initialise, set_dropout
-    from mnist_cnn.sources import not_followed
+    from mnist_cnn.models._sources import not_followed
 
     spec = find_spec(f"{__name__}.{name}")
     assert spec is not None and spec.origin is not None
@@ -68,28 +69,28 @@ def build(name: str, dropout: float | None = None, widths: tuple[int, ...] | Non
     if not callable(getattr(module, "network", None)):
         raise InputError(f"{name} has no function network(), which every model's file has")
     network: nn.Module = module.network(widths) if widths else module.network()
-    _check_scores(name, network)
+    _check_logits(name, network)
     initialise(network)
-    if dropout is not None and not set_dropout(network, dropout) and dropout > 0:
+    if not set_dropout(network, dropout) and dropout > 0:
         raise InputError(f"{name} has no dropout layers: its dropout must be 0, not {dropout}")
     return network
 
 
-def _check_scores(name: str, network: "nn.Module") -> None:
-    """Refuse what is no network, or not one from images to scores, by two blank images in evaluation mode."""
+def _check_logits(name: str, network: "nn.Module") -> None:
+    """Refuse what is no network, or not one from images to logits, by two blank images in evaluation mode."""
     import torch
     from torch import nn
 
     if not isinstance(network, nn.Module):
         raise InputError(f"{name}: network() returns {type(network).__name__}, not a PyTorch module")
-    images = torch.zeros(2, 1, 28, 28)
+    images = torch.zeros(2, 1, IMAGE_SIDE, IMAGE_SIDE)
     try:
         with torch.no_grad():
-            scores = network.eval()(images)
+            logits = network.eval()(images)
     except Exception as error:  # whatever a network's own code may raise
         fault = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{name}: the network does not take images {tuple(images.shape)}: {fault}") from None
     network.train()
-    told = f"{scores.dtype} {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
-    if told != "torch.float32 (2, 10)":
-        raise InputError(f"{name}: the network returns {told} for two images, not torch.float32 (2, 10)")
+    found = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if found != (wanted := f"torch.float32 (2, {CLASSES})"):
+        raise InputError(f"{name}: the network returns {found} for two images, not {wanted}")

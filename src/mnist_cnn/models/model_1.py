@@ -4,7 +4,7 @@ from mnist_cnn.layers import Network, conv1, conv_relu, global_average, pool, st
 
 
 def network() -> Network:
-    """``(N, 1, 28, 28)`` float images to ``(N, 10)`` scores."""
+    """``(N, 1, 28, 28)`` float images to ``(N, 10)`` logits."""
     return stack(
         conv_relu(1, 12), conv_relu(12, 24), pool(),  # 24 x 14 x 14
         conv1(24, 12), conv_relu(12, 16), conv_relu(16, 32), conv_relu(32, 32), pool(),  # 32 x 7 x 7

@@ -6,7 +6,7 @@ from mnist_cnn.layers import Network, conv1, conv3, conv_norm_relu, conv_relu, p
 
 
 def network() -> Network:
-    """``(N, 1, 28, 28)`` float images to ``(N, 10)`` scores."""
+    """``(N, 1, 28, 28)`` float images to ``(N, 10)`` logits."""
     return stack(
         conv_norm_relu(1, 6), conv_relu(6, 12), pool(),  # 12 x 14 x 14
         conv1(12, 6), conv_norm_relu(6, 12), conv_norm_relu(12, 24), pool(),  # 24 x 7 x 7

@@ -7,7 +7,7 @@ from mnist_cnn.layers import conv_norm_drop_relu as conv
 
 
 def network() -> Network:
-    """``(N, 1, 28, 28)`` float images to ``(N, 10)`` scores."""
+    """``(N, 1, 28, 28)`` float images to ``(N, 10)`` logits."""
     return stack(
         conv(1, 6), conv(6, 12), pool(),  # 12 x 14 x 14
         conv1(12, 6), conv(6, 12), conv(12, 24), pool(),  # 24 x 7 x 7

@@ -5,7 +5,7 @@ from mnist_cnn.layers import conv_norm_drop_relu as conv
 
 
 def network() -> Network:
-    """``(N, 1, 28, 28)`` float images to ``(N, 10)`` scores."""
+    """``(N, 1, 28, 28)`` float images to ``(N, 10)`` logits."""
     return stack(
         conv(1, 8), conv(8, 12), pool(),  # 12 x 14 x 14
         conv1(12, 8, padding=1),  # 8 x 16 x 16

@@ -1,0 +1,1 @@
+"""Images as tensors: their splits, deskewing, augmentation."""

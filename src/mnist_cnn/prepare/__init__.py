@@ -1,0 +1,1 @@
+"""From MNIST's files on the network to its splits."""

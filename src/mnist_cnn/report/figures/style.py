@@ -1,0 +1,141 @@
+"""The look of all figures: colours, fonts, headings, legends."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+
+from mnist_cnn.common.files import atomic_write
+from mnist_cnn.models import MODELS
+from mnist_cnn.settings.params import Params
+
+# Source of the colours: "Color Universal Design", Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/
+COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#B33C00", "#0072B2", "#000000", "#8A7A00")
+MARKERS = "osD^vPX*"
+_DASHES = ("-", (0, (6, 2)), (0, (3, 1.5)), (0, (6, 2, 1.5, 2)), "-", (0, (1, 1)), (0, (6, 1, 1, 1, 1, 1)), "--")
+NEUTRAL = "#444444"
+
+_STYLE: Any = {
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "figure.titlesize": 13,
+    "figure.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    # Boxes are measured at this resolution.
+    "figure.dpi": 100,
+    "savefig.dpi": 150,
+    # Air around all, which a dark page shows.
+    "figure.constrained_layout.h_pad": 0.1,
+    "figure.constrained_layout.w_pad": 0.1,
+}
+
+# Each function that draws does so in this style, and leaves matplotlib's own as it was.
+styled = matplotlib.rc_context(_STYLE)
+
+
+@styled
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG; equal figures give equal bytes."""
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def model_style(name: str) -> tuple[str, str, Any]:
+    """Colour, marker and dash of a model: its own in every picture, whichever others are shown."""
+    place = MODELS.index(name)
+    # Where the colours start again, as they do in DVC's charts, they go with other markers and dashes.
+    shifted = place + 3 * (place // len(COLOURS))
+    return COLOURS[place % len(COLOURS)], MARKERS[shifted % len(MARKERS)], _DASHES[shifted % len(_DASHES)]
+
+
+def draw_target(axes: Axes, target: float, labelled: bool = True) -> None:
+    """A line at the target's accuracy, named to the right of the picture."""
+    axes.axhline(target, color=NEUTRAL, linewidth=1.2, linestyle=":", zorder=1)
+    if labelled:
+        axes.annotate(
+            f"target\n{target:g} %",
+            (1, target),
+            (4, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=NEUTRAL,
+        )
+
+
+def figure_of(axes: Axes) -> Figure:
+    """The figure that axes are part of."""
+    figure = axes.figure
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def set_heading(figure: Figure, text: str, size: float = 13) -> None:
+    """A heading, in as many lines as fit; the picture grows by those that it was not written in."""
+    given = text.split("\n")
+    lines = [line for part in given for line in _wrapped(part, figure.get_figwidth() - 0.2, size)]
+    figure.set_figheight(figure.get_figheight() + (len(lines) - len(given)) * size / 60)
+    figure.suptitle("\n".join(lines), fontsize=size)
+
+
+def _wrapped(text: str, inches: float, size: float) -> list[str]:
+    """Bold text in as few lines as fit, of about equal length."""
+    # No number is parted from its unit.
+    words = text.replace(" %", "\N{NO-BREAK SPACE}%").replace(" px", "\N{NO-BREAK SPACE}px")
+    lines = [words]
+    for width in range(len(words), 0, -1):
+        broken = textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False)
+        if len(broken) > len(lines) and all(inches_of(line, size, "bold") <= inches for line in lines):
+            break
+        lines = broken
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+
+
+def in_lines(name: str) -> str:
+    """A model's name, a long one in several lines."""
+    return "\n".join(line.replace(" ", "") for line in textwrap.wrap(name.replace("_", "_ "), 12))
+
+
+def inches_of(text: str, size: float = 11, weight: str = "normal") -> float:
+    """Width of a line of text."""
+    return float(TextPath((0, 0), text, size=size, prop=FontProperties(weight=weight)).get_extents().width) / 72
+
+
+def set_legend_below(figure: Figure, handles: list[Any], names: list[str]) -> None:
+    """A legend below all, in as many rows as it needs; the picture grows by those beyond the first."""
+    for columns in range(len(names), 0, -1):
+        # They are filled one by one, but read row by row.
+        order = [place for column in range(columns) for place in range(column, len(names), columns)]
+        legend = figure.legend(
+            [handles[place] for place in order],
+            [names[place] for place in order],
+            loc="outside lower center",
+            ncols=columns,
+        )
+        rows = -(-len(names) // columns)
+        # As few columns as the rows need, so that the last is not nearly empty.
+        if -(-len(names) // rows) == columns and (
+            columns == 1 or legend.get_window_extent().width < 0.98 * figure.bbox.width
+        ):
+            break
+        legend.remove()
+    figure.set_figheight(figure.get_figheight() + 0.24 * (rows - 1))
+
+
+def reference_accuracy(params: Params, name: str) -> float | None:
+    """The reference test accuracy of a model, in percent, where there is one."""
+    entry = params.report.story.get(name)
+    return entry.reference_test_accuracy if entry else None

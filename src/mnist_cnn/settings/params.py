@@ -1,0 +1,140 @@
+"""The sections of ``params.yaml``."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from mnist_cnn.common.mnist import IMAGE_SIDE, TRAIN_IMAGES
+from mnist_cnn.models import MODELS
+from mnist_cnn.settings.validation import Section, load_section, validate
+
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 32)]
+
+
+class Split(Section):
+    """How MNIST's 60,000 training images become a training and a validation split."""
+
+    method: Literal["last", "random", "stratified"]
+    train: Count
+    val: Count
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Split":
+        if self.train + self.val > TRAIN_IMAGES:
+            raise ValueError(
+                f"train + val is {self.train + self.val:,}; the training file holds {TRAIN_IMAGES:,} images"
+            )
+        return self
+
+
+class Train(Section):
+    """What all training runs share."""
+
+    seed: Seed
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    engine: Literal["auto", "native", "torch"]
+    precision: Literal["float32", "bfloat16"]
+
+    @model_validator(mode="after")
+    def _engine_has_precision(self) -> "Train":
+        if self.engine != "torch" and self.precision != "float32":
+            raise ValueError(
+                f"precision: {self.precision!r} needs engine: torch; engine: {self.engine} computes in float32"
+            )
+        return self
+
+
+class Augmentation(Section):
+    """Bounds of the random affine change of a training image, each drawn uniformly; 0 switches it off."""
+
+    rotation_deg: Annotated[float, Field(ge=0, le=180)]
+    shift_px: Annotated[float, Field(ge=0, le=IMAGE_SIDE / 2)]
+    scale_percent: Annotated[float, Field(ge=0, lt=100)]
+
+
+class Recipe(Section):
+    """How one model is trained."""
+
+    epochs: Annotated[int, Field(ge=1, le=1000)]
+    batch_size: Annotated[int, Field(ge=2, le=TRAIN_IMAGES)]
+    schedule: Literal["constant", "one_cycle"]
+    max_lr: Annotated[float, Field(gt=0, le=10)]
+    warmup_fraction: Fraction
+    momentum: Fraction
+    weight_decay: Fraction
+    adaptive_clipping: Annotated[float, Field(ge=0, le=1e6)]
+    ema_decay: Fraction
+    dropout: Fraction
+    label_smoothing: Fraction
+    deskew: bool
+    tta: bool
+    augmentation: Augmentation
+
+
+class Evaluate(Section):
+    """How a trained model is measured."""
+
+    batch_size: Count
+    calibration_bins: Annotated[int, Field(ge=1, le=1000)]
+
+
+class Targets(Section):
+    """What a model is to reach: all three make the overall target."""
+
+    test_accuracy: Percent
+    max_epochs: Count
+    parameters_below: Count
+
+
+class StoryEntry(Section):
+    """What a model is for, and the figures that the original programme reports of it (best epoch of one run)."""
+
+    target: str
+    reference_parameters: str | None
+    reference_train_accuracy: Percent | None
+    reference_test_accuracy: Percent | None
+
+
+class Report(Section):
+    """What the report shows beside the measurements."""
+
+    misclassified_shown: Count
+    augmented_digits: Count
+    story: dict[str, StoryEntry]
+
+
+class Params(Section):
+    """All of ``params.yaml``."""
+
+    model: str
+    split: Split
+    train: Train
+    models: Annotated[dict[str, Recipe], Field(min_length=1)]
+    evaluate: Evaluate
+    targets: Targets
+    report: Report
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Params":
+        for section, names in (("models", self.models), ("report.story", self.report.story)):
+            for name in names:
+                if name not in MODELS:
+                    raise ValueError(f"{section}.{name}: no such model; the models are {', '.join(MODELS)}")
+        if self.model not in self.models:
+            raise ValueError(f"model: {self.model!r} is not allowed; allowed: {', '.join(self.models)}")
+        return self
+
+
+def load(path: Path) -> Params:
+    """The settings in a YAML file. Raises InputError, one line a fault, as ``load_section`` does."""
+    return load_section(Params, path)
+
+
+def changed(recipe: Recipe, settings: dict[str, Any], where: str | Path) -> Recipe:
+    """A recipe with some settings replaced. Raises InputError, each line with ``where`` in front."""
+    return validate(Recipe, recipe.model_dump() | settings, where)

@@ -1,0 +1,130 @@
+"""The records of trials, one JSON file each, and the fingerprints that tell whether one is still of this code."""
+
+import ast
+import hashlib
+import io
+import json
+import tokenize
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.files import write_text
+from mnist_cnn.engine.execution import ExecutionConfig
+from mnist_cnn.study.plan import Trial
+
+# What ``trial.measure`` returns, and the ``fingerprint`` of what it was measured on.
+Record: TypeAlias = dict[str, Any]
+
+# What a trial runs, beside its model's own file: modules and packages of the library. Settings are not here: they count
+# by their values. Nor is what decides which trials there are.
+_CODE = (
+    "common/mnist.py",
+    "data",
+    "engine",
+    "evaluation/summary.py",
+    "layers",
+    "models/__init__.py",
+    "models/_sources.py",
+    "study/trial.py",
+    "training",
+)
+_SOURCES = (".py", ".c")
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def load_record(folder: Path, name: str) -> Record | None:
+    """The record of a trial; None where there is none, or not a whole one."""
+    try:
+        record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and "fingerprint" in record else None
+
+
+def load_records(folder: Path, trials: Mapping[str, Trial]) -> dict[str, Record]:
+    """The records of all trials by name. Raises InputError where one is missing."""
+    records = {name: load_record(folder, name) for name in trials}
+    missing = [name for name, record in records.items() if record is None]
+    if missing:
+        raise InputError(f"{folder}: {', '.join(missing)}: no record; 'make study' makes it")
+    return {name: record for name, record in records.items() if record is not None}
+
+
+def save_record(folder: Path, name: str, record: Record) -> None:
+    """Write the record of a trial, a line an entry."""
+    lines = (f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in record.items())
+    write_text(folder / f"{name}.json", "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def remove_other_records(folder: Path, trials: Mapping[str, Trial]) -> None:
+    """Delete the records of trials that are not, or no longer, of the study."""
+    for file in folder.rglob("*.json"):
+        if file.relative_to(folder).with_suffix("").as_posix() not in trials:
+            file.unlink()
+
+
+def digest_of(files: list[Path]) -> str:
+    """A name for the contents of files: 64 hexadecimal digits."""
+    digests = (hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def fingerprint(trial: Trial, data: str, execution: ExecutionConfig) -> str:
+    """A name for what a trial's result follows from, settings, code and images: 64 hexadecimal digits.
+
+    Neither the machine nor the libraries' versions are in it, nor comments and docstrings of the Python code.
+
+    Args:
+        data: the images' name, by ``digest_of``.
+    """
+    settings = {**trial._asdict(), "recipe": trial.recipe.model_dump()}
+    computing = [execution.device.type, execution.engine, execution.precision]
+    package = Path(__file__).resolve().parents[1]
+    files = [file for name in (*_CODE, f"models/{trial.model}.py") for file in _files(package / name)]
+    code = [_code(file) for file in files]
+    return hashlib.sha256(json.dumps([settings, computing, code, data]).encode()).hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    """A module, or the source files of a package."""
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in _SOURCES)
+
+
+def _code(file: Path) -> str:
+    """A source file's text; of Python without comments, unless it does not parse, in the middle of an edit."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".py":
+        with suppress(SyntaxError, ValueError, tokenize.TokenError):
+            return without_comments(text)
+    return text
+
+
+@cache
+def without_comments(source: str) -> str:
+    """Python source without comments, docstrings and blank lines: to reword them should not cost hours of training.
+
+    Not as ``ast.unparse`` writes it, which depends on Python's version.
+    """
+    lines = source.split("\n")
+    dropped = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        row, column = token.start[0] - 1, token.start[1]
+        if token.type == tokenize.COMMENT:
+            lines[row] = lines[row][:column].rstrip()
+        elif token.type == tokenize.NL and not lines[row].strip():  # inside a string there is none
+            dropped.add(row)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node) is not None:
+            dropped |= _whole_lines(node.body[0], lines)
+    return "\n".join(line for row, line in enumerate(lines) if row not in dropped)
+
+
+def _whole_lines(statement: ast.stmt, lines: list[str]) -> set[int]:
+    """The rows of a statement that shares none of its lines with another; else none."""
+    first, last = statement.lineno - 1, (statement.end_lineno or statement.lineno) - 1
+    around = lines[first].encode()[: statement.col_offset], lines[last].encode()[statement.end_col_offset :]
+    return set() if b"".join(around).strip() else set(range(first, last + 1))

@@ -1,0 +1,75 @@
+"""One trial: a model, a recipe and a seed, trained and measured after each epoch."""
+
+from collections.abc import Callable, Collection
+from functools import partial
+
+import torch
+from torch import nn
+
+from mnist_cnn.data.images import Splits
+from mnist_cnn.engine.execution import ExecutionConfig, choose_engine
+from mnist_cnn.engine.predictor import Predictor
+from mnist_cnn.evaluation.summary import parameter_count
+from mnist_cnn.models import build
+from mnist_cnn.study.plan import Trial
+from mnist_cnn.study.records import Record
+from mnist_cnn.training.fit import Epoch, fit
+
+
+def splits_of(trial: Trial) -> Collection[str]:
+    """The names of the splits that a trial needs."""
+    return ("train", "val", "test") if trial.tested else ("train", "val")
+
+
+def measure(trial: Trial, splits: Splits, execution: ExecutionConfig, say: Callable[[int], object]) -> Record:
+    """Train and measure, as the stages ``train`` and ``evaluate`` do: the same seed gives the same weights.
+
+    Args:
+        splits: those of ``splits_of``, deskewed where the trial's recipe says so.
+        say: called after each epoch with its number.
+
+    Returns what JSON can hold; accuracies are in percent, rounded to 4 decimals:
+        ``parameters``, ``epochs`` and the ``engine`` that computed; ``train_accuracy``, ``val_accuracy`` and
+        ``test_accuracy`` of the final weights (their EMA, where the recipe has one); ``val_accuracy_raw`` of the last
+        step's; ``test_images``, their number; ``test_by_epoch``, a list for the ``raw`` and one for the ``final``
+        weights of each epoch; ``misclassified``, the numbers of the test images that the final weights misclassify.
+    """
+    recipe = trial.recipe
+    torch.manual_seed(trial.seed)
+    network = build(trial.model, recipe.dropout, trial.widths)
+    execution = choose_engine(network, execution).execution
+    predictor = partial(
+        Predictor, normalisation=splits.normalisation, execution=execution, tta=recipe.tta, batch_size=recipe.batch_size
+    )
+
+    def accuracy(network: nn.Module, split: str) -> float:
+        return round(predictor(network)(splits.images[split]).accuracy, 4)
+
+    raw: list[float] = []
+    final: list[float] = []
+    val_raw: list[float] = []
+
+    def on_epoch(epoch: Epoch, result: nn.Module) -> None:
+        if trial.tested:
+            raw.append(accuracy(network, "test"))
+            final.append(accuracy(result, "test"))
+        if epoch.epoch == recipe.epochs:
+            val_raw.append(accuracy(network, "val"))
+        say(epoch.epoch)
+
+    fit(network, splits, recipe, seed=trial.seed, execution=execution, on_epoch=on_epoch)
+    result: Record = {
+        "parameters": parameter_count(network),
+        "epochs": recipe.epochs,
+        "train_accuracy": accuracy(network, "train"),
+        "val_accuracy": accuracy(network, "val"),
+        "val_accuracy_raw": val_raw[0],
+        "engine": execution.engine,
+    }
+    if trial.tested:
+        tested = predictor(network)(splits.test)
+        result["test_accuracy"] = final[-1]
+        result["test_images"] = len(tested.labels)
+        result["test_by_epoch"] = {"raw": raw, "final": final}
+        result["misclassified"] = (~tested.correct).nonzero().flatten().tolist()
+    return result

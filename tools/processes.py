@@ -1,0 +1,32 @@
+"""Child processes that end when their parent stops waiting for them."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:  # noqa: ANN401
+    """A command in a session of its own; where the block fails or is interrupted, so is all that the command started.
+
+    The session keeps Ctrl-C from coming twice, from the terminal and from here.
+
+    Args:
+        options: of ``subprocess.Popen``; pipes are text.
+    """
+    with subprocess.Popen(command, start_new_session=True, text=True, **options) as process:
+        try:
+            yield process
+        except BaseException:
+            interrupt(process)
+            process.wait()
+            raise
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """What Ctrl-C would do to a process of ``started`` and all that it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)

@@ -1,0 +1,155 @@
+"""The report on what has changed against another branch, for a pull request, an experiment, or a look beforehand."""
+
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import yaml
+
+from mnist_cnn.common import cli
+from mnist_cnn.common.errors import InputError
+from tools.pull_request.report import Base, Results, Source, code, parse_results, report, reproduction
+
+
+def main(
+    base: str,
+    repro: str,
+    experiment: str,
+    settings: str,
+    params: Path,
+    numbers: Path,
+    selected: Path,
+    table: Path,
+    lock: Path,
+    pictures: Path,
+) -> None:
+    """Print, as Markdown, what differs from where the last commit has parted from ``base``, a branch or a commit.
+
+    ``repro`` tells how 'make repro' ended just before: success, failure, or none where it did not run and the report
+    is on what is in the folder. ``experiment`` is the name of an experiment with ``settings``, or empty.
+    """
+    head, parted, run = _git("rev-parse", "HEAD"), _git("merge-base", base, "HEAD"), _Run.now()
+    files = (params, numbers, selected, table)
+    here = _results(_in_folder, files, "this folder")
+    committed = _results(lambda file: _committed("HEAD", file), files, "HEAD")
+    before = Base(run.base or base, parted, _results(lambda file: _committed(parted, file), files, base))
+
+    locks = _stages(_committed("HEAD", lock)), _stages(_in_folder(lock))
+    shown, notes, sections = _judged(repro, committed, here, stale_stages(*locks), run)
+    if shown is None:
+        raise InputError("there are no results to report on; 'make repro' makes them")
+
+    title, command = f"Results at {code(head[:7])}", "make repro"
+    if experiment:
+        title = f"Experiment {code(experiment)}"
+        notes.append(f"This report is on what the experiment has made{run.to_download}")
+        command = shlex.join(["dvc", "exp", "run", *(word for setting in settings.split() for word in ("-S", setting))])
+    names = _git("ls-tree", "--name-only", "HEAD", f"{pictures}/").splitlines() if shown is committed else []
+    addresses = [f"{run.raw}/{head}/{quote(name)}" for name in names if run.raw]
+    print(report(title, notes, before, shown, Source(run.repository, head, command, addresses), sections), end="")
+
+
+def _judged(
+    repro: str, committed: Results | None, here: Results | None, stale: list[str], run: "_Run"
+) -> tuple[Results | None, list[str], list[str]]:
+    """The results to report on, notes on how they were made, and sections about that."""
+    if repro == "none":
+        return here, [], []
+    if repro != "success":
+        return committed, [f"❌ `make repro` failed{run.link}: this report is on the committed results"], []
+    if stale or not (committed and here):
+        note = (
+            f"⚠️ The committed results are of other code or settings (stages: {', '.join(map(code, stale))}); this "
+            f"report is on what `make repro` has made of the commit{run.to_download}"
+        )
+        return here, [note], []
+    told = reproduction(committed, here)
+    return committed, [told.line], told.sections
+
+
+class _Run(NamedTuple):
+    """The run in GitHub Actions that this is part of; in a folder of one's own nearly all is empty.
+
+    ``repository`` and ``raw`` are where the reported commit and its files can be had, ``base`` is the branch that a
+    pull request is for; ``link`` and ``to_download`` are ends of sentences.
+    """
+
+    repository: str = "origin"
+    raw: str = ""
+    base: str = ""
+    link: str = ""
+    to_download: str = ""
+
+    @classmethod
+    def now(cls) -> "_Run":
+        server = os.environ.get("GITHUB_SERVER_URL")
+        if not server:
+            return cls()
+        home, number = os.environ["GITHUB_REPOSITORY"], os.environ["GITHUB_RUN_ID"]
+        event = json.loads(Path(os.environ["GITHUB_EVENT_PATH"]).read_text(encoding="utf-8"))
+        # A fork, it may be; or nothing, where that is deleted.
+        source = (event.get("pull_request", {}).get("head", {}).get("repo") or {}).get("full_name", home)
+        return cls(
+            repository=f"{server}/{source}",
+            raw=f"https://raw.githubusercontent.com/{source}",
+            base=os.environ.get("GITHUB_BASE_REF", ""),
+            link=f" in [this run]({server}/{home}/actions/runs/{number})",
+            to_download=f"; to get it: `gh run download {number} --repo {home} --name results`",
+        )
+
+
+def _results(read: Callable[[Path], str | None], files: tuple[Path, ...], where: str) -> Results | None:
+    """The results from the files' texts, or None where one is missing."""
+    params, numbers, selected, table = map(read, files)
+    if params is None or numbers is None or selected is None or table is None:
+        return None
+    return parse_results(params, numbers, selected, table, where)
+
+
+def stale_stages(committed: dict[str, Any], made: dict[str, Any]) -> list[str]:
+    """The stages that ran with other commands, settings or files than the committed lock file has of them.
+
+    Args:
+        committed, made: the stages of two lock files. What one stage makes for another does not count: that may come
+            out otherwise on another processor.
+    """
+    outs = [out["path"] for stage in made.values() for out in stage.get("outs", [])]
+
+    def given(stage: dict[str, Any]) -> list[object]:
+        own = [dep for dep in stage.get("deps", []) if not any(f"{out}/".startswith(f"{dep['path']}/") for out in outs)]
+        return [stage["cmd"], stage.get("params"), own]
+
+    return [name for name, stage in made.items() if name not in committed or given(stage) != given(committed[name])]
+
+
+def _in_folder(file: Path) -> str | None:
+    """A file's text, or None where it is missing."""
+    return file.read_text(encoding="utf-8") if file.is_file() else None
+
+
+def _stages(lock: str | None) -> dict[str, Any]:
+    return yaml.safe_load(lock)["stages"] if lock else {}
+
+
+def _committed(revision: str, file: Path) -> str | None:
+    """A file's text at a revision, or None where it has none."""
+    shown = subprocess.run(["git", "show", f"{revision}:{file.as_posix()}"], capture_output=True, encoding="utf-8")
+    return None if shown.returncode else shown.stdout
+
+
+def _git(*arguments: str) -> str:
+    """What Git prints. Raises InputError with what it says where it fails."""
+    ended = subprocess.run(["git", *arguments], capture_output=True, encoding="utf-8")
+    if ended.returncode:
+        said = " ".join(ended.stderr.split()) or "nothing in common"
+        raise InputError(f"git {' '.join(arguments)}: {said}")
+    return ended.stdout.strip()
+
+
+if __name__ == "__main__":
+    cli.run(main)

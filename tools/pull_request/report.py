@@ -1,0 +1,362 @@
+"""From the results of two versions of the project to a report on the change, as GitHub shows Markdown.
+
+Names, settings and whatever else is not this module's own text are put into code spans, where neither Markdown nor
+HTML means anything.
+"""
+
+import io
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+import yaml
+
+from mnist_cnn.common.errors import InputError
+from mnist_cnn.evaluation.intervals import difference_interval, wilson_interval
+from mnist_cnn.evaluation.metrics import DISPLAYS, TARGETS, Display, missed_targets
+from mnist_cnn.report.markdown import table
+from mnist_cnn.settings.params import Targets
+
+_ACCURACY, _VALIDATION = "test_accuracy", "val_accuracy"
+_LONGEST_VALUE = 120  # characters
+_MOST_ROWS = 12  # of settings that are shown without a click
+
+
+# What a change is judged by; the rest of the metrics are shown on a click.
+_HEADLINE = (_ACCURACY, _VALIDATION, "parameters", "epochs")
+_COMPARED = {
+    **{key: DISPLAYS[key] for key in _HEADLINE},
+    **DISPLAYS,
+    "receptive_field_px": Display("Receptive field, px"),
+}
+# Columns of the comparison that hold no figure.
+_NAMES = ("model", "engine")
+_SIGNIFICANCE = (
+    "Not significant: the 95 % interval of the difference, over other images of this kind, includes zero. Another seed "
+    "moves accuracies, too."
+)
+
+
+class Results(NamedTuple):
+    """What a version of the project has of settings and measurements.
+
+    ``params`` is params.yaml; ``numbers`` has, by the models' names, the columns of ``report.comparison_table``;
+    ``selected`` is the model that the report presents; ``comparison`` is the table with its analysis, Markdown.
+    """
+
+    params: dict[str, Any]
+    targets: Targets
+    val_images: int
+    numbers: dict[str, dict[str, float]]
+    selected: str
+    comparison: str
+
+    @property
+    def meeting(self) -> list[str]:
+        """The models that meet all targets."""
+        return [name for name, row in self.numbers.items() if all(row[key] for key in TARGETS)]
+
+
+def parse_results(params: str, numbers: str, selected: str, comparison: str, where: str) -> Results:
+    """Results from the texts of their files: YAML, CSV, JSON and Markdown.
+
+    Args:
+        where: the version, for messages.
+
+    Raises:
+        InputError: a text is not what it should be, or tells nothing of the selected model.
+    """
+    try:
+        settings = yaml.safe_load(params)
+        targets, val_images = Targets.model_validate(settings["targets"]), int(settings["split"]["val"])
+        if val_images < 1:
+            raise ValueError(f"split.val: {val_images} is not allowed: at least 1")
+        by_model = {}
+        for row in pd.read_csv(io.StringIO(numbers), dtype={"model": str}).to_dict("records"):
+            by_model[row["model"]] = {str(key): float(value) for key, value in row.items() if key not in _NAMES}
+            if not all(math.isfinite(by_model[row["model"]][key]) for key in _HEADLINE + TARGETS):
+                raise ValueError(f"a figure of {row['model']!r} is missing")
+        chosen = json.loads(selected)["model"]
+        if chosen not in by_model:
+            raise ValueError(f"nothing is known of the selected model {chosen!r}")
+    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+        fault = " ".join(str(error).split())
+        raise InputError(f"{where}: settings or measurements are damaged: {fault}") from None
+    return Results(settings, targets, val_images, by_model, chosen, comparison)
+
+
+class Base(NamedTuple):
+    """What a change is compared with: a branch's name and the commit; ``results`` is None where it has none."""
+
+    name: str
+    revision: str
+    results: Results | None
+
+
+class Source(NamedTuple):
+    """Where the reported version can be had.
+
+    ``repository`` is an address that Git knows, ``command`` makes the results at commit ``revision``; ``pictures`` are
+    addresses, and there may be none.
+    """
+
+    repository: str
+    revision: str
+    command: str
+    pictures: Sequence[str] = ()
+
+
+def report(
+    title: str, notes: Sequence[str], base: Base, results: Results, source: Source, sections: Sequence[str] = ()
+) -> str:
+    """The whole report: verdict, changed metrics, changed settings, all models, pictures, commands.
+
+    Args:
+        title, notes, sections: Markdown. Notes follow the verdict, a line each; sections the comparison.
+    """
+    against = f"{code(base.name)} at {code(base.revision[:7])}"
+    parts = [
+        f"## {title}",
+        "\n".join(f"- {line}" for line in [*verdict(base, results), *notes]),
+        f"### Metrics against {against}",
+        metrics_changed(base.results, results) if base.results else "Nothing to compare with.",
+        *sections,
+        f"### Settings against {against}",
+        settings_changed(base.results, results) if base.results else "Nothing to compare with.",
+        "### All models",
+        models_table(results),
+        folded("The same with its analysis", _without_html(results.comparison)),
+        *(["### Pictures", _pictures(source.pictures)] if source.pictures else []),
+        "### How to reproduce",
+        f"```bash\ngit fetch {source.repository} {source.revision}\ngit checkout {source.revision}\n"
+        f"{source.command}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def verdict(base: Base, results: Results) -> list[str]:
+    """Whether the selected model meets the targets, which models do, and how its accuracy has moved."""
+    chosen, row = code(results.selected), results.numbers[results.selected]
+    meeting = results.meeting
+    lines = [
+        f"{'✅' if results.selected in meeting else '❌'} **{chosen} {_on_targets(row, results.targets)}**: "
+        f"{row[_ACCURACY]:.2f} % on the test set, {row['epochs']:.0f} epochs, {row['parameters']:,.0f} parameters",
+        f"All three are met by {_listed(meeting) or 'no model'} ({len(meeting)} of {len(results.numbers)})"
+        + (_newly_meeting(base.results.meeting, meeting) if base.results else ""),
+    ]
+    if base.results is None:
+        return [*lines, f"{code(base.name)} has no results yet: there is nothing to compare with"]
+    if base.results.selected != results.selected:
+        lines.append(f"Selected is {chosen}; on {code(base.name)} it is {code(base.results.selected)}")
+    if results.selected in base.results.numbers:
+        before, here = _Model.of(base.results, results.selected), _Model.of(results, results.selected)
+        old, new = before.shown(_ACCURACY), here.shown(_ACCURACY)
+        moved = "no change" if old == new else f"{old} → {new} % ({_difference(_ACCURACY, before, here)})"
+        lines.append(f"Test accuracy of {chosen} against {code(base.name)}: {moved}")
+    return lines
+
+
+def _on_targets(row: dict[str, float], targets: Targets) -> str:
+    missed = missed_targets(row, targets)
+    return f"misses {' and '.join(missed)}" if missed else "meets all three targets"
+
+
+def _newly_meeting(before: list[str], now: list[str]) -> str:
+    new, lost = [name for name in now if name not in before], [name for name in before if name not in now]
+    return (f"; new among them: {_listed(new)}" if new else "") + (f"; no longer: {_listed(lost)}" if lost else "")
+
+
+def metrics_changed(base: Results, results: Results) -> str:
+    """What differs from the base, as tables, and in words what does not."""
+    before, after = list(base.numbers), list(results.numbers)
+    common = [name for name in after if name in before]
+    changed = {name: _changed(_Model.of(base, name), _Model.of(results, name)) for name in common}
+    new, gone = [name for name in after if name not in before], [name for name in before if name not in after]
+    same = [name for name in common if not changed[name]]
+    if len(same) == len(before) == len(after):
+        return "No change: all metrics of all models are the same."
+
+    header, align = ["Model", "Metric", "Base", "Here", "Difference"], "llrrl"
+    main = [row for rows in changed.values() for key, row in rows.items() if key in _HEADLINE]
+    others = [row for rows in changed.values() for key, row in rows.items() if key not in _HEADLINE]
+    parts = [
+        table(header, main, align) if main else "",
+        "\n".join(
+            f"- {what}: {_listed(names)}"
+            for what, names in {"New": new, "No longer there": gone, "No change": same}.items()
+            if names
+        ),
+        _SIGNIFICANCE if any("significant" in row[-1] for row in main) else "",
+        folded("Other metrics that changed", table(header, others, align)) if others else "",
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+class Reproduction(NamedTuple):
+    """Whether a run gave the committed results: in a line, and where it did not, how they differ."""
+
+    line: str
+    sections: list[str]
+
+
+def reproduction(committed: Results, made: Results) -> Reproduction:
+    """Whether what a run has made is what is committed, and if not, whether the difference is significant."""
+    names = [name for name in committed.numbers if name in made.numbers]
+    pairs = [(_Model.of(committed, name), _Model.of(made, name)) for name in names]
+    if len(names) == len(committed.numbers) == len(made.numbers) and not any(_changed(*pair) for pair in pairs):
+        return Reproduction("✅ `make repro` leaves the committed results as they are", [])
+    largest = max((abs(here.row[_ACCURACY] - before.row[_ACCURACY]) for before, here in pairs), default=0.0)
+    significant = [here.name for before, here in pairs if _is_significant(_ACCURACY, before, here)]
+    how = f"significantly for {_listed(significant)}" if significant else "not significantly"
+    return Reproduction(
+        f"⚠️ `make repro` gives other results here: test accuracies differ by up to {largest:.2f} points, {how}",
+        [folded("The committed results against those of this run", metrics_changed(committed, made))],
+    )
+
+
+class _Model(NamedTuple):
+    """What is known of one model in one version."""
+
+    name: str
+    row: dict[str, float]
+    val_images: int
+
+    @classmethod
+    def of(cls, results: Results, name: str) -> "_Model":
+        return cls(name, results.numbers[name], results.val_images)
+
+    def value(self, key: str) -> float | None:
+        """A metric, where the version has it."""
+        value = self.row.get(key)
+        return None if value is None or math.isnan(value) else value
+
+    def shown(self, key: str) -> str:
+        """A metric with as many decimals as it is told with."""
+        value = self.value(key)
+        return "–" if value is None else _COMPARED[key].text(value)
+
+    def bounds(self, key: str) -> tuple[float, float, float] | None:
+        """An accuracy and its 95 % interval, in percent, where one is known."""
+        value = self.value(key)
+        if key == _VALIDATION and value is not None:
+            return value, *wilson_interval(round(value * self.val_images / 100), self.val_images)
+        low, high = self.value(f"{key}_low"), self.value(f"{key}_high")
+        return None if value is None or low is None or high is None else (value, low, high)
+
+
+def _changed(base: _Model, here: _Model) -> dict[str, list[str]]:
+    """A table row for each metric of a model that differs."""
+    return {
+        key: [code(here.name), metric.label, base.shown(key), here.shown(key), _difference(key, base, here)]
+        for key, metric in _COMPARED.items()
+        if base.shown(key) != here.shown(key)
+    }
+
+
+def _difference(key: str, base: _Model, here: _Model) -> str:
+    """The difference with its sign, and what it is worth."""
+    metric, old, new = _COMPARED[key], base.value(key), here.value(key)
+    if old is None or new is None:
+        return "new" if old is None else "gone"
+    words = [f"{'▲ +' if new > old else '▼ -'}{metric.text(abs(new - old))}"]
+    if metric.better:
+        words.append("better" if (new - old) * metric.better > 0 else "worse")
+    significant = _is_significant(key, base, here)
+    if significant is not None:
+        words.append("significant" if significant else "not significant")
+    return ", ".join(words)
+
+
+def _is_significant(key: str, base: _Model, here: _Model) -> bool | None:
+    """Whether the interval of a difference leaves out zero; None of a metric without intervals."""
+    first, second = base.bounds(key), here.bounds(key)
+    if first is None or second is None:
+        return None
+    low, high = difference_interval(first, second)
+    return not low <= 0 <= high
+
+
+def settings_changed(base: Results, results: Results) -> str:
+    """A table of the settings that differ from the base, by full path; folded where it is long."""
+    rows = [
+        [code(path), _setting(old), _setting(new)] for path, old, new in _differing(base.params, results.params, "")
+    ]
+    if not rows:
+        return "No change."
+    text = table(["Setting", "Base", "Here"], rows, "lll")
+    return text if len(rows) <= _MOST_ROWS else folded(f"{len(rows)} settings", text)
+
+
+_ABSENT = object()
+
+
+def _differing(old: object, new: object, path: str) -> Iterator[tuple[str, object, object]]:
+    """Path and both values of what differs; a section that only one side has is one difference."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*new, *(key for key in old if key not in new)]:
+            below = f"{path}.{key}" if path else str(key)
+            yield from _differing(old.get(key, _ABSENT), new.get(key, _ABSENT), below)
+    elif old != new or type(old) is not type(new):
+        yield path, old, new
+
+
+def _setting(value: object) -> str:
+    if value is _ABSENT:
+        return "–"
+    return code(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def models_table(results: Results) -> str:
+    """All models in a few columns, the selected one in bold."""
+    rows = []
+    for name, row in results.numbers.items():
+        model = _Model.of(results, name)
+        bounds = model.bounds(_ACCURACY)
+        strong = "**" if name == results.selected else ""
+        rows.append(
+            [
+                f"{strong}{code(name)}{strong}",
+                model.shown("parameters"),
+                model.shown("epochs"),
+                model.shown(_VALIDATION),
+                f"{strong}{model.shown(_ACCURACY)}{strong}",
+                f"{bounds[1]:.2f} to {bounds[2]:.2f}" if bounds else "–",
+                f"{sum(row[key] for key in TARGETS):.0f} of {len(TARGETS)}",
+            ]
+        )
+    header = ["Model", "Parameters", "Epochs", "Validation, %", "Test, %", "95 % interval", "Targets met"]
+    return table(header, rows, "lrrrrrl")
+
+
+def _pictures(addresses: Sequence[str]) -> str:
+    """Pictures, two a row, each with the letters of its file's name for those who cannot see it."""
+    names = [re.sub(r"\W", "", address.rpartition("/")[2].removesuffix(".png")) for address in addresses]
+    cells = [f"![{name}]({address})" for name, address in zip(names, addresses, strict=True)]
+    return table(["", ""], [[*cells[i : i + 2], ""][:2] for i in range(0, len(cells), 2)], "ll")
+
+
+def folded(summary: str, content: str) -> str:
+    """Content that opens on a click."""
+    return f"<details>\n<summary>{summary}</summary>\n\n{content.strip()}\n\n</details>"
+
+
+def code(value: object) -> str:
+    """A value as a code span, in one line."""
+    text = " ".join(str(value).split()) or " "
+    if len(text) > _LONGEST_VALUE:
+        text = text[:_LONGEST_VALUE] + "…"
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence, pad = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(code, names))
+
+
+def _without_html(comparison: str) -> str:
+    """The comparison table without HTML comments; of its HTML, line breaks alone stay what they are."""
+    return re.sub(r"<(?!br>)", "&lt;", re.sub(r"<!--.*?-->", "", comparison, flags=re.DOTALL))

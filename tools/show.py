@@ -1,0 +1,36 @@
+"""The comparison as a table for a terminal."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from mnist_cnn.common import cli
+from mnist_cnn.evaluation.metrics import TARGETS
+
+_COLUMNS = {
+    "model": "model",
+    "parameters": "parameters",
+    "train_accuracy": "train %",
+    "val_accuracy": "val %",
+    "test_accuracy": "test %",
+    "test_accuracy_low": "from",
+    "test_accuracy_high": "to",
+    "generalization_gap": "gap",
+    "reference_test_accuracy": "reference %",
+}
+
+
+def main(numbers: Path, pictures: Path) -> None:
+    """Print the comparison of the models and say where the plots are."""
+    table = pd.read_csv(numbers)
+    met = table[list(TARGETS)].sum(axis=1)
+    shown = table[list(_COLUMNS)].rename(columns=_COLUMNS).assign(targets=met.map(f"{{}} of {len(TARGETS)}".format))
+    print(
+        shown.to_string(index=False, float_format="{:.2f}".format, na_rep="-", formatters={"parameters": "{:,}".format})
+    )
+    print(f"\nThe table with its analysis: {numbers.with_suffix('.md')}")
+    print(f"The plots: {pictures}/, or all of them as one page: dvc plots show")
+
+
+if __name__ == "__main__":
+    cli.run(main)

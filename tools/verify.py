@@ -1,0 +1,122 @@
+"""Whether what is in Git fits together: code and settings, dvc.lock, results, README, remote."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mnist_cnn.common import cli
+from tools.pages import with_tables
+
+
+def main(readme: Path) -> None:
+    """Say, in a line each, whether dvc.lock, the results, the README's tables and the remote are as they should be.
+
+    A study of other code or settings is told of as well, but is no fault: it takes an hour and more, and looks at the
+    test set, which not every change of a recipe should.
+
+    Changes nothing. Ends with status 1 where one is not. Data that is not here is not missed: a fresh clone can be
+    verified, too.
+    """
+    locks = {
+        name: yaml.safe_load(Path(name).read_text(encoding="utf-8")) for name in _lines("git", "ls-files", "*dvc.lock")
+    }
+    status = json.loads(_answer("dvc", "status", "--json"))
+    deleted = _lines("git", "ls-files", "--deleted")
+    page = readme.read_text(encoding="utf-8")
+    other_tables = [] if with_tables(page, readme.parent) == page else ["other tables than metrics/"]
+    found, others = stale(status, list(locks.values())), apart(locks)
+    good = [
+        _told(
+            "dvc.lock",
+            "made by the code and settings that are here",
+            [name for name in found if name.rpartition(":")[2] not in others],
+            "dvc repro",
+        ),
+        _told("results", "those of dvc.lock", altered(status, deleted), "dvc repro, or git restore"),
+        _told(str(readme), "has the results' tables", other_tables, "make readme"),
+        _remote(),
+    ]
+    of_others = [name for name in found if name.rpartition(":")[2] in others]
+    if of_others:
+        print(f"note {', '.join(of_others)}: made by other code or settings (make study)")
+    if not all(good):
+        sys.exit(1)
+
+
+def stale(status: dict[str, list], locks: list[dict[str, Any]]) -> list[str]:
+    """The stages that would run on account of code, settings or commands, or whose inputs other stages made anew.
+
+    Args:
+        status: what ``dvc status --json`` prints.
+        locks: what the lock files hold.
+    """
+    stages = {name: stage for lock in locks for name, stage in lock["stages"].items()}
+    made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+
+    def is_result(path: str) -> bool:
+        return any(path == out or out.startswith(f"{path}/") or path.startswith(f"{out}/") for out in made)
+
+    found = [
+        name
+        for name, stage in stages.items()
+        if any(dep["md5"] != made.get(dep["path"], dep["md5"]) for dep in stage.get("deps", []))
+    ]
+    for name, changes in status.items():
+        for change in changes:
+            if change == "changed command" or not all(map(is_result, change.get("changed deps", {}))):
+                found.append(name)
+    return list(dict.fromkeys(found))
+
+
+def apart(locks: dict[str, dict[str, Any]]) -> set[str]:
+    """The stages of pipelines beside the one at the top, by lock files and what they hold."""
+    return {stage for file, lock in locks.items() if Path(file).parent != Path() for stage in lock["stages"]}
+
+
+def altered(status: dict[str, list], deleted: list[str]) -> list[str]:
+    """The results that differ from what dvc.lock has of them, or are deleted though Git has them."""
+    outs = {
+        path: how
+        for changes in status.values()
+        for change in changes
+        if isinstance(change, dict)
+        for path, how in change.get("changed outs", {}).items()
+    }
+    return [
+        path
+        for path, how in outs.items()
+        if how == "modified" or any(f"{file}/".startswith(f"{path}/") for file in deleted)
+    ]
+
+
+def _remote() -> bool:
+    if not _lines("dvc", "remote", "list"):
+        return _told("remote", "none is set, nothing to push", [], "")
+    missing = json.loads(_answer("dvc", "data", "status", "--not-in-remote", "--json")).get("not_in_remote", [])
+    return _told("remote", "has all data", missing, "dvc push")
+
+
+def _told(what: str, good: str, faults: list[str], mend: str) -> bool:
+    """Print the line of one check; returns whether it is good."""
+    print(f"bad  {what}: {', '.join(faults)} ({mend})" if faults else f"ok   {what}: {good}", flush=True)
+    return not faults
+
+
+def _lines(*command: str) -> list[str]:
+    return _answer(*command).splitlines()
+
+
+def _answer(*command: str) -> str:
+    """What a command prints; ends this process where it fails."""
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if ended.returncode:
+        sys.exit(f"error: '{' '.join(command)}' failed")
+    return ended.stdout
+
+
+if __name__ == "__main__":
+    cli.run(main)
