@@ -9,7 +9,7 @@ import pytest
 import vl_convert
 
 from mnist_cnn.models import MODELS
-from mnist_cnn.params import load
+from mnist_cnn.settings.params import load
 from mnist_cnn.plotting import COLOURS, MARKERS, model_style
 
 ROOT = Path(__file__).parents[2]

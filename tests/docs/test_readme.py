@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mnist_cnn.readme import with_tables
+from tools.pages import with_tables
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -39,7 +39,7 @@ def test_only_the_jobs_that_comment_may_write_and_that_alone() -> None:
 def test_a_job_that_may_write_runs_nothing_but_the_post(job: str) -> None:
     assert using("checkout", job) == [{"persist-credentials": False}]
     [run] = [step["run"] for step in JOBS[job]["steps"] if "run" in step]
-    assert run.startswith("python3 -m stages.post_report ") and "\n" not in run
+    assert run.startswith("python3 -m tools.pull_request.comment ") and "\n" not in run
     # What was handed over lies outside the folder whose code runs.
     [download] = using("download-artifact", job)
     assert download["path"].startswith("${{ runner.temp }}/")

@@ -37,9 +37,9 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
         params["split"] |= {"train": 300, "val": 100}
         params["model"] = "model_5"
         # An average over a few steps, as there are few: over more, nothing would be learned.
-        short = {"epochs": 1, "batch_size": 32, "weight_average": 0.5}
+        short = {"epochs": 1, "batch_size": 32, "ema_decay": 0.5}
         params["models"] = {name: params["models"][name] | short for name in MODELS}
-        params["models"]["model_5"] |= {"deslant": True, "views": 5}
+        params["models"]["model_5"] |= {"deskew": True, "views": 5}
 
     project = Project(folder, mirror)
     project.edit_params(shrink)
@@ -69,6 +69,6 @@ def reproduced_with_tables(project: Project) -> Project:
         if not table.is_file():  # not of the pipeline's making
             table.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, table)
-    project.run("python", "-m", "stages.readme", "--readme", "README.md")
+    project.run("python", "-m", "tools.readme", "--readme", "README.md")
     project.commit()
     return project

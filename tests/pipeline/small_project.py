@@ -19,7 +19,7 @@ MODELS = ("model_1", "model_3", "model_5")
 STUDY = {
     "seeds": {"model_3": 2, "model_5": 3},
     "equal": {"recipe": "model_5", "seeds": 2},
-    "ablation": {"model": "model_5", "seeds": 2, "changes": {"no_average": {"recipe": {"weight_average": 0.0}}}},
+    "ablation": {"model": "model_5", "seeds": 2, "changes": {"no_average": {"recipe": {"ema_decay": 0.0}}}},
 }
 
 

@@ -17,8 +17,8 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_benchmark_measures_every_way(project: Project) -> None:
     project.edit_params(lambda params: params.update(models={"model_5": params["models"]["model_5"]}))
     ended = project.run(
-        sys.executable, "-m", "stages.bench", "--params", "params.yaml", "--raw", "data/raw",
-        "--parts", "data/split", "--repetitions", "1", "--table", "metrics/benchmark.md",
+        sys.executable, "-m", "benchmark", "--params", "params.yaml", "--raw", "data/raw",
+        "--splits", "data/split", "--repetitions", "1", "--table", "metrics/benchmark.md",
         "--numbers", "metrics/benchmark.json",
     )  # fmt: skip
     assert "[7/7] model_5, dropout 0.1, own: " in ended.stdout

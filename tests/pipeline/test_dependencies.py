@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mnist_cnn.params import Study
+from mnist_cnn.settings.params import Study
 
 ROOT = Path(__file__).parents[2]
 DEFINITIONS: dict[str, dict[str, Any]] = {
@@ -92,7 +92,7 @@ def test_a_stage_that_compiles_the_kernels_lists_their_source(stage: str) -> Non
 
 def test_of_a_recipe_a_measurement_depends_on_what_says_how_images_are_seen_and_on_the_epochs() -> None:
     names = {name for name in definition("evaluate")["params"] if name.startswith("models.")}
-    assert names == {f"models.${{key}}.{setting}" for setting in ("deslant", "epochs", "views")}
+    assert names == {f"models.${{key}}.{setting}" for setting in ("deskew", "epochs", "views")}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mnist_cnn.params import load
+from mnist_cnn.settings.params import load
 from mnist_cnn.plotting import COLOURS, model_style
-from stages import plots_page
+from tools import plots_page
 from tests.pipeline.small_project import ROOT, Project, copy_repository
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

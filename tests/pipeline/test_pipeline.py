@@ -124,12 +124,12 @@ def test_everything_again_from_nothing_gives_the_same_bytes(project: Project) ->
     assert project.run("git", "status", "--porcelain").stdout == ""
 
 
-def test_training_side_by_side_gives_the_same_bytes(project: Project) -> None:
+def test_training_run_parallel_gives_the_same_bytes(project: Project) -> None:
     before = project.read("dvc.lock")
     for path in ("data", "checkpoints", ".dvc/cache", "dvc.lock"):
         target = project.folder / path
         shutil.rmtree(target) if target.is_dir() else target.unlink()
-    ended = project.run("python", "-m", "stages.repro", "--jobs", "2", "--lock", "dvc.lock")
+    ended = project.run("python", "-m", "tools.repro", "--jobs", "2", "--lock", "dvc.lock")
     assert "model_3 | [STEP 1/5] Preparing datasets..." in ended.stdout
     assert project.read("dvc.lock") == before
     assert project.repro() == []
@@ -218,7 +218,7 @@ def test_an_interrupted_run_ends_everywhere_and_can_be_taken_up(
     project.edit_params(lambda params: params["models"]["model_1"].update(epochs=999))
     project.edit_params(lambda params: params["models"]["model_3"].update(epochs=999))
     # As a shell starts a background job: SIGINT ignored, until the program says otherwise.
-    command = [sys.executable, "-m", "stages.repro", "--jobs", str(jobs), "--lock", "dvc.lock"]
+    command = [sys.executable, "-m", "tools.repro", "--jobs", str(jobs), "--lock", "dvc.lock"]
     with project.start("sh", "-c", 'trap "" INT; exec "$@"', "sh", *command) as process:
         try:
             assert process.stdout is not None
@@ -244,7 +244,7 @@ def test_an_interrupted_run_ends_everywhere_and_can_be_taken_up(
 def test_the_models_that_train_are_named_when_one_fails(project: Project) -> None:
     project.edit_params(lambda params: params["models"]["model_1"].update(dropout=0.5))
     project.edit_params(lambda params: params["models"]["model_3"].update(max_lr=0.03))
-    ended = project.run("python", "-m", "stages.repro", "--jobs", "2", "--lock", "dvc.lock", check=False)
+    ended = project.run("python", "-m", "tools.repro", "--jobs", "2", "--lock", "dvc.lock", check=False)
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1] == "error: failed: train@model_1"
     assert "model_1 has no dropout layers" in ended.stdout

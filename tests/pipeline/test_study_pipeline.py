@@ -128,7 +128,7 @@ def test_an_interrupted_study_ends_everywhere_and_goes_on_where_it_was(study: Pr
     for name in ("own/model_3-1", "own/model_3-2"):
         (study.folder / f"study/records/{name}.json").unlink()
     command = ["-m", "stages.study", "--params", "params.yaml", "--study", "study/params.yaml"]
-    command += ["--parts", "data/split", "--records", "study/records"]
+    command += ["--splits", "data/split", "--records", "study/records"]
     # As a shell starts a background job: SIGINT ignored, until the program says otherwise.
     with study.start("sh", "-c", 'trap "" INT; exec "$@"', "sh", "python", *command) as process:
         try:

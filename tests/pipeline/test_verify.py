@@ -8,7 +8,7 @@ from tests.pipeline.test_experiments import printed, run
 
 def verify(project: Project) -> list[str]:
     """The lines that are not ok; the status says whether there are any."""
-    ended = project.run("python", "-m", "stages.verify", "--readme", "README.md", check=False)
+    ended = project.run("python", "-m", "tools.verify", "--readme", "README.md", check=False)
     assert "Traceback" not in ended.stderr
     bad = [line for line in ended.stdout.splitlines() if not line.startswith("ok ")]
     assert ended.returncode == (1 if bad else 0), ended.stderr

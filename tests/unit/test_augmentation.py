@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from mnist_cnn.augmentation import augment
-from mnist_cnn.params import Augmentation
+from mnist_cnn.data.augmentation import augment
+from mnist_cnn.settings.params import Augmentation
 
 NONE = Augmentation(rotation_deg=0, shift_px=0, scale_percent=0)
 ALL = Augmentation(rotation_deg=10, shift_px=2, scale_percent=10)

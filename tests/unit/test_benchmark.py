@@ -12,7 +12,7 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from benchmark import compare, gpu, gpu_pack, worker
 from benchmark.profiling import told
 from benchmark.table import render
-from mnist_cnn.errors import InputError
+from mnist_cnn.common.errors import InputError
 
 
 def run(start: float, epoch: float, memory: float = 500.0) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from mnist_cnn.change_report import (
+from tools.pull_request.report import (
     Base,
     Results,
     Source,
@@ -24,7 +24,7 @@ from mnist_cnn.change_report import (
     settings_changed,
     verdict,
 )
-from mnist_cnn.errors import InputError
+from mnist_cnn.common.errors import InputError
 from mnist_cnn.metrics import wilson_interval
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -60,7 +60,7 @@ def model(name: str, misread: int, **metrics: Any) -> dict[str, Any]:  # noqa: A
         "meets_parameters_target": metrics.get("parameters", 7_778) < 8000,
         "test_accuracy_low": round(low, 4),
         "test_accuracy_high": round(high, 4),
-        "brief_test_accuracy": None,
+        "reference_test_accuracy": None,
         "engine": "native",
         **metrics,
     }

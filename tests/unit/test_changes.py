@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from mnist_cnn.errors import InputError
+from mnist_cnn.common.errors import InputError
 from stages import changes
-from stages.changes import stale_stages
+from tools.pull_request.changes import stale_stages
 
 ROOT = Path(__file__).parents[2]
 FILES = ("params.yaml", "dvc.lock", "metrics/comparison.csv", "metrics/comparison.md", "metrics/selected.json")
@@ -230,7 +230,7 @@ def test_the_report_is_all_that_the_entry_point_prints(repository: Repository, r
     command = [
         sys.executable,
         "-m",
-        "stages.changes",
+        "tools.pull_request.changes",
         *(f"--{name}={text}" for name, text in (OPTIONS | PATHS).items()),
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from mnist_cnn import checkpoint
-from mnist_cnn.checkpoint import load_weights, save_weights
-from mnist_cnn.errors import InputError
+from mnist_cnn.engine.checkpoint import load_weights, save_weights
+from mnist_cnn.common.errors import InputError
 from mnist_cnn.models import build
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mnist_cnn.errors import InputError
-from stages import cli, show
+from mnist_cnn.common.errors import InputError
+from mnist_cnn.common import cli, show
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ("--source", "a/b.csv", "--model_name", "5", "--count", "5")
@@ -111,7 +111,7 @@ def test_a_real_stage_tells_of_bad_settings_in_a_line_each_and_writes_nothing(
     assert old in settings
     params.write_text(settings.replace(old, new))
     ended = subprocess.run(
-        [sys.executable, "-m", "stages.split", "--params", params, "--raw", tmp_path, "--parts", tmp_path / "parts"],
+        [sys.executable, "-m", "stages.split", "--params", params, "--raw", tmp_path, "--splits", tmp_path / "parts"],
         cwd=ROOT,
         env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
@@ -141,7 +141,7 @@ def test_show_prints_every_model_and_where_the_rest_is(tmp_path: Path, capsys: p
             "meets_parameters_target": [False, True],
             "test_accuracy_low": [98.84, 99.27],
             "test_accuracy_high": [99.22, 99.57],
-            "brief_test_accuracy": [99.05, None],
+            "reference_test_accuracy": [99.05, None],
         }
     )
     table.to_csv(tmp_path / "numbers.csv", index=False)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mnist_cnn.errors import InputError
+from mnist_cnn.common.errors import InputError
 from stages import readme
-from stages.repro import in_order
-from stages.verify import altered, apart, stale
+from tools.repro import in_order
+from tools.verify import altered, apart, stale
 
 LOCK = """schema: '2.0'
 stages:

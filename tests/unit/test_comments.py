@@ -17,7 +17,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from mnist_cnn.comments import LONGEST_BYTES, Repository, fitting, harmless, open_pull_requests, publish
-from mnist_cnn.errors import InputError
+from mnist_cnn.common.errors import InputError
 from stages import post_report
 
 ROOT = Path(__file__).parents[2]
@@ -437,7 +437,7 @@ def test_the_entry_point_runs_where_nothing_is_installed_and_fails_in_a_line(
     (tmp_path / "report.md").write_text("## Results\n")
 
     def ended() -> subprocess.CompletedProcess[str]:
-        program = ["-S", "-m", "stages.post_report", "--report", f"{tmp_path}/report.md", "--topic", "pull request"]
+        program = ["-S", "-m", "tools.pull_request.comment", "--report", f"{tmp_path}/report.md", "--topic", "pull request"]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         return subprocess.run([sys.executable, *program], cwd=ROOT, env=environment, capture_output=True, text=True)
 

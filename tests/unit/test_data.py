@@ -21,7 +21,7 @@ from mnist_cnn.data import (
     split_indices,
     statistics,
 )
-from mnist_cnn.errors import InputError
+from mnist_cnn.common.errors import InputError
 
 METHODS = ("last", "random", "stratified")
 SIZES = st.integers(1, 200)

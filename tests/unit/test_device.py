@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from mnist_cnn import runtime, training
-from mnist_cnn.augmentation import augment
+from mnist_cnn.data.augmentation import augment
 from mnist_cnn.data import Images, Normalisation, intensities
 from mnist_cnn.engine import Compute, evaluation_pass
-from mnist_cnn.errors import InputError
+from mnist_cnn.common.errors import InputError
 from mnist_cnn.models import build
-from mnist_cnn.params import Augmentation, Params, Recipe, load
+from mnist_cnn.settings.params import Augmentation, Params, Recipe, load
 from mnist_cnn.training import Epoch, fit
 from mnist_cnn.views import for_use
 
@@ -52,7 +52,7 @@ def digits(count: int, seed: int = 0) -> Images:
 
 def recipe_of(model: str, **changes: Any) -> Recipe:  # noqa: ANN401
     # Short, so an average over a few steps: over more, nothing would be learned.
-    short = {"epochs": 3, "batch_size": 32, "weight_average": 0.5, "schedule": "constant", "warmup_share": 0.0}
+    short = {"epochs": 3, "batch_size": 32, "ema_decay": 0.5, "schedule": "constant", "warmup_fraction": 0.0}
     return PARAMS.models[model].model_copy(update=short | {"augmentation": MILD} | changes)
 
 
@@ -118,7 +118,7 @@ def test_a_network_scores_images_as_on_the_cpu(model: str, compute: Compute) -> 
 @pytest.mark.parametrize("model", ["model_2", "model_5"])
 def test_a_run_that_diverges_is_ended_with_where_and_why(model: str, compute: Compute) -> None:
     with pytest.raises(InputError, match=r"^epoch \d+, (step \d+ of 6|validation).*max_lr"):
-        trained(model, recipe_of(model, max_lr=1e30, clip_ratio=0.0), compute)
+        trained(model, recipe_of(model, max_lr=1e30, adaptive_clipping=0.0), compute)
 
 
 @pytest.mark.usefixtures("on_cuda")

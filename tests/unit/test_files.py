@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mnist_cnn import files
-from mnist_cnn.files import whole_file, write_text
+from mnist_cnn.common.files import atomic_write, write_text
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -20,7 +20,7 @@ def test_the_file_takes_its_place_when_the_block_ends_and_not_before(tmp_path: P
     path = tmp_path / "weights.bin"
     for name, content in before.items():
         (tmp_path / name).write_bytes(content)
-    with whole_file(path) as scratch:
+    with atomic_write(path) as scratch:
         # Beside the file, so that it can take its place at once; of the same kind, which some writers go by.
         assert (scratch.parent, scratch.suffix) == (path.parent, path.suffix)
         scratch.write_bytes(b"new")
@@ -35,21 +35,21 @@ def test_an_error_leaves_what_was_there_and_no_scratch_file(
 ) -> None:
     for name, content in before.items():
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(error), whole_file(tmp_path / "weights.bin") as scratch:
+    with pytest.raises(error), atomic_write(tmp_path / "weights.bin") as scratch:
         scratch.write_bytes(b"half")
         raise error
     assert contents(tmp_path) == before
 
 
 def test_an_error_before_anything_is_written_is_the_one_that_is_seen(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), whole_file(tmp_path / "weights.bin"):
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "weights.bin"):
         raise ZeroDivisionError
     assert contents(tmp_path) == {}
 
 
 def test_a_file_that_cannot_take_its_place_leaves_no_scratch_file(tmp_path: Path) -> None:
     (tmp_path / "taken" / "by").mkdir(parents=True)
-    with pytest.raises(OSError), whole_file(tmp_path / "taken") as scratch:
+    with pytest.raises(OSError), atomic_write(tmp_path / "taken") as scratch:
         scratch.write_bytes(b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mnist_cnn.describe import Layer, layer_table, layers, parameter_count, receptive_field
-from mnist_cnn.errors import InputError
+from mnist_cnn.common.errors import InputError
 from mnist_cnn.layers import Network
 from mnist_cnn.models import MODELS, build
 

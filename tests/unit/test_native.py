@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn.utils import prune, spectral_norm
 from torch.nn.utils.parametrizations import weight_norm
 
-from mnist_cnn.errors import InputError
+from mnist_cnn.common.errors import InputError
 from mnist_cnn.layers import Network, set_dropout
 from mnist_cnn.models import build
-from mnist_cnn.native import build as kernels
-from mnist_cnn.native.network import NativeNetwork, UnsupportedError, _Block, supports
+from mnist_cnn.engine.native import build as kernels
+from mnist_cnn.engine.native.network import NativeNetwork, UnsupportedError, _Block, supports
 
 TOLERANCE = 1e-4
 STORY = [f"model_{number}" for number in range(1, 8)]
@@ -274,7 +274,7 @@ def test_parameters_are_read_and_left_where_they_are() -> None:
 INTERRUPTED = """
 import torch
 from torch import nn
-from mnist_cnn.native.network import NativeNetwork
+from mnist_cnn.engine.native.network import NativeNetwork
 
 native = NativeNetwork(nn.Sequential(nn.Conv2d(1, 4, 8)), (1, 8, 8), 48, threads=3)
 inputs = torch.rand(48, 1, 8, 8)
@@ -645,7 +645,7 @@ def test_kernels_are_compiled_once_an_environment(tmp_path: Path) -> None:
     # Two processes at the same time, in an environment that has no kernels yet.
     script = (
         f"import sys; sys.prefix = {str(tmp_path)!r}; "
-        "from mnist_cnn.native import build; print(build.load().block_size())"
+        "from mnist_cnn.engine.native import build; print(build.load().block_size())"
     )
     command = [sys.executable, "-c", script]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]

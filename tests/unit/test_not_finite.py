@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_cnn.checkpoint import save_weights
+from mnist_cnn.engine.checkpoint import save_weights
 from mnist_cnn.data import Images, save_images
 from mnist_cnn.models import build
 
@@ -43,7 +43,7 @@ def evaluated(parts: Path, network: nn.Module, model: str, results: Path) -> sub
         for name in ("metrics", "confusion", "recalls", "record")
         for item in (f"--{name}", results / f"{name}.json")
     ]
-    return run("evaluate", ROOT / "params.yaml", model, "--parts", parts, "--weights", weights, *outputs)
+    return run("evaluate", ROOT / "params.yaml", model, "--splits", parts, "--weights", weights, *outputs)
 
 
 def told_in_a_line(ended: subprocess.CompletedProcess[str], results: Path) -> str:
@@ -58,7 +58,7 @@ def told_in_a_line(ended: subprocess.CompletedProcess[str], results: Path) -> st
 def test_a_training_that_diverges_says_where_and_what_to_change(parts: Path, tmp_path: Path, engine: str) -> None:
     params, results = tmp_path / "params.yaml", tmp_path / "results"
     settings = (ROOT / "params.yaml").read_text().replace("engine: auto", f"engine: {engine}")
-    params.write_text(settings.replace("max_lr: 0.015", "max_lr: 10.0").replace("clip_ratio: 0.2", "clip_ratio: 0.0"))
+    params.write_text(settings.replace("max_lr: 0.015", "max_lr: 10.0").replace("adaptive_clipping: 0.2", "adaptive_clipping: 0.0"))
     ended = run(
         *("train", params, "model_1", "--train", parts / "train.safetensors", "--val", parts / "val.safetensors"),
         *("--statistics", parts / "statistics.json"),

@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 import pytest
 
 from mnist_cnn import parallel
-from mnist_cnn.parallel import Done, Failed, Progress, side_by_side
+from mnist_cnn.study.parallel import Done, Failed, Progress, run_parallel
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def work(task: str, say: Callable[[object], object]) -> str:
 
 def outcome(tasks: list[str], jobs: int) -> dict[int, list[object]]:
     told: dict[int, list[object]] = {}
-    for place, what in side_by_side(work, [(task,) for task in tasks], jobs, preload=["json"]):
+    for place, what in run_parallel(work, [(task,) for task in tasks], jobs, preload=["json"]):
         told.setdefault(place, []).append(what)
     return told
 
@@ -72,7 +72,7 @@ def test_no_task_is_no_work() -> None:
 
 def test_no_more_than_the_jobs_run_at_a_time_and_none_when_nobody_listens_any_more() -> None:
     before = set(multiprocessing.active_children())
-    running = side_by_side(work, [("wait",)] * 3, 2, preload=["json"])
+    running = run_parallel(work, [("wait",)] * 3, 2, preload=["json"])
     assert {next(running)[0], next(running)[0]} == {0, 1}
     children = set(multiprocessing.active_children()) - before
     assert len(children) == 2
@@ -91,7 +91,7 @@ def test_an_interruption_waits_until_a_process_has_started(monkeypatch: pytest.M
     monkeypatch.setattr(BaseProcess, "start", interrupted)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        next(side_by_side(work, [("wait",)], 1, preload=["json"]))
+        next(run_parallel(work, [("wait",)], 1, preload=["json"]))
     [process] = started
     assert process.exitcode == -signal.SIGTERM
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
@@ -103,7 +103,7 @@ def test_an_interruption_in_a_finalizer_is_not_lost() -> None:
             signal.raise_signal(signal.SIGINT)
 
     before = set(multiprocessing.active_children())
-    running = side_by_side(work, [("wait",)] * 2, 2, preload=["json"])
+    running = run_parallel(work, [("wait",)] * 2, 2, preload=["json"])
     next(running)
     children = set(multiprocessing.active_children()) - before
     Finalized()
@@ -115,7 +115,7 @@ def test_an_interruption_in_a_finalizer_is_not_lost() -> None:
 
 
 def test_an_interruption_is_not_lost_on_a_caller_who_stops_listening() -> None:
-    running = side_by_side(work, [("wait",)], 1, preload=["json"])
+    running = run_parallel(work, [("wait",)], 1, preload=["json"])
     next(running)
     signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -124,7 +124,7 @@ def test_an_interruption_is_not_lost_on_a_caller_who_stops_listening() -> None:
 
 def test_an_interruption_that_is_ignored_stays_so() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    running = side_by_side(work, [("a",), ("b",)], 1, preload=["json"])
+    running = run_parallel(work, [("a",), ("b",)], 1, preload=["json"])
     next(running)
     signal.raise_signal(signal.SIGINT)
     assert [told for _, told in running] == [Done("A"), Progress("b begins"), Done("B")]

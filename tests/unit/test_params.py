@@ -8,9 +8,9 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mnist_cnn.errors import InputError
+from mnist_cnn.common.errors import InputError
 from mnist_cnn.models import MODELS
-from mnist_cnn.params import load
+from mnist_cnn.settings.params import load
 
 FILE = Path(__file__).parents[2] / "params.yaml"
 TEXT = FILE.read_text()
@@ -96,8 +96,8 @@ def test_the_repositorys_own_settings_are_valid() -> None:
         ("targets.test_accuracy", "99.4", "number"),
         ("report.story", [], "dictionary"),
         ("report.story.model_1.target", 1, "string"),
-        ("report.story.model_1.brief_parameters", 28954, "string"),
-        ("report.story.model_1.brief_test_accuracy", "99.05", "number"),
+        ("report.story.model_1.reference_parameters", 28954, "string"),
+        ("report.story.model_1.reference_test_accuracy", "99.05", "number"),
         # Values that are not among those allowed.
         ("split.method", "best", "'last', 'random' or 'stratified'"),
         ("train.device", "gpu", "'auto', 'cpu', 'cuda' or 'mps'"),
@@ -119,15 +119,15 @@ def test_the_repositorys_own_settings_are_valid() -> None:
         ("models.model_3.batch_size", 60_001, "less than or equal to 60000"),
         ("models.model_3.max_lr", 0.0, "greater than 0"),
         ("models.model_3.max_lr", 10.1, "less than or equal to 10"),
-        ("models.model_3.warmup_share", -0.1, "greater than or equal to 0"),
-        ("models.model_3.warmup_share", 1.0, "less than 1"),
+        ("models.model_3.warmup_fraction", -0.1, "greater than or equal to 0"),
+        ("models.model_3.warmup_fraction", 1.0, "less than 1"),
         ("models.model_3.momentum", -0.9, "greater than or equal to 0"),
         ("models.model_3.momentum", 1.0, "less than 1"),
         ("models.model_3.weight_decay", -0.0001, "greater than or equal to 0"),
         ("models.model_3.weight_decay", 1.0, "less than 1"),
-        ("models.model_3.weight_average", -0.1, "greater than or equal to 0"),
-        ("models.model_3.weight_average", 1.0, "less than 1"),
-        ("models.model_3.clip_ratio", -1.0, "greater than or equal to 0"),
+        ("models.model_3.ema_decay", -0.1, "greater than or equal to 0"),
+        ("models.model_3.ema_decay", 1.0, "less than 1"),
+        ("models.model_3.adaptive_clipping", -1.0, "greater than or equal to 0"),
         ("models.model_3.dropout", -0.1, "greater than or equal to 0"),
         ("models.model_3.dropout", 1.0, "less than 1"),
         ("models.model_3.augmentation.rotation_deg", -1.0, "greater than or equal to 0"),
@@ -143,12 +143,12 @@ def test_the_repositorys_own_settings_are_valid() -> None:
         ("targets.test_accuracy", 100.1, "less than or equal to 100"),
         ("targets.max_epochs", 0, "greater than or equal to 1"),
         ("targets.parameters_below", 0, "greater than or equal to 1"),
-        ("report.misread_shown", 0, "greater than or equal to 1"),
+        ("report.misclassified_shown", 0, "greater than or equal to 1"),
         ("report.augmented_digits", 0, "greater than or equal to 1"),
-        ("report.story.model_1.brief_train_accuracy", -0.1, "greater than or equal to 0"),
-        ("report.story.model_1.brief_train_accuracy", 100.1, "less than or equal to 100"),
-        ("report.story.model_1.brief_test_accuracy", -0.1, "greater than or equal to 0"),
-        ("report.story.model_1.brief_test_accuracy", 100.1, "less than or equal to 100"),
+        ("report.story.model_1.reference_train_accuracy", -0.1, "greater than or equal to 0"),
+        ("report.story.model_1.reference_train_accuracy", 100.1, "less than or equal to 100"),
+        ("report.story.model_1.reference_test_accuracy", -0.1, "greater than or equal to 0"),
+        ("report.story.model_1.reference_test_accuracy", 100.1, "less than or equal to 100"),
         # Not a number, and endless.
         ("models.model_3.max_lr", float("nan"), "finite"),
         ("models.model_3.max_lr", float("inf"), "finite"),
@@ -175,13 +175,13 @@ def test_a_wrong_value_is_refused_by_its_path(
         ("models.model_3.batch_size", 60_000),
         ("models.model_3.max_lr", 10),
         ("models.model_3.momentum", 0),
-        ("models.model_3.warmup_share", 0.999),
+        ("models.model_3.warmup_fraction", 0.999),
         ("models.model_3.augmentation.rotation_deg", 180.0),
         ("models.model_3.augmentation.shift_px", 14),
         ("models.model_3.augmentation.scale_percent", 99.9),
         ("targets.test_accuracy", 100),
-        ("report.story.model_1.brief_parameters", None),
-        ("report.story.model_1.brief_test_accuracy", None),
+        ("report.story.model_1.reference_parameters", None),
+        ("report.story.model_1.reference_test_accuracy", None),
         ("report.story", {}),
     ],
 )
@@ -212,7 +212,7 @@ def test_the_kernels_compute_in_float32_and_nothing_else(document: dict[str, Any
         ("models.model_3.augmentation.", ["rotation_deg", "shift_px", "scale_percent"]),
         ("evaluate.", ["batch_size", "calibration_bins"]),
         ("targets.", ["test_accuracy", "max_epochs", "parameters_below"]),
-        ("report.", ["misread_shown", "augmented_digits", "story"]),
+        ("report.", ["misclassified_shown", "augmented_digits", "story"]),
         ("report.story.model_3.", list(DOCUMENT["report"]["story"]["model_3"])),
     ],
 )

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mnist_cnn.errors import InputError
-from stages import plots_page
+from mnist_cnn.common.errors import InputError
+from tools import plots_page
 
 SETTINGS = """# where the data is
 [core]

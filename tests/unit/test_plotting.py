@@ -21,7 +21,7 @@ from matplotlib.transforms import Bbox
 
 from mnist_cnn import plotting
 from mnist_cnn.models import MODELS
-from mnist_cnn.params import Augmentation, Step, Targets, load
+from mnist_cnn.settings.params import Augmentation, Step, Targets, load
 from mnist_cnn.report import Measured
 
 SETTINGS = load(Path(__file__).parents[2] / "params.yaml")
@@ -225,7 +225,7 @@ def test_labels_of_points_overlap_neither_each_other_nor_the_frame(
         assert axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
 
 
-def test_what_lies_below_the_seeds_is_written_side_by_side_or_in_rows() -> None:
+def test_what_lies_below_the_seeds_is_written_run_parallel_or_in_rows() -> None:
     own = {name: [99.4, 11.35, 10.64] for name in MODELS}
     figure = over_seeds(own, own)
     [axes] = figure.axes
@@ -357,7 +357,7 @@ def test_the_target_corner_is_headed_by_those_in_it(corner: list[str], title: st
 
 def test_accuracy_stands_over_parameters_with_its_interval_and_the_briefs_figure() -> None:
     model = measured("model_3", [(4, 9, 100)], parameters=5000)
-    step = Step(target="", brief_parameters=None, brief_train_accuracy=None, brief_test_accuracy=98.7)
+    step = Step(target="", reference_parameters=None, reference_train_accuracy=None, reference_test_accuracy=98.7)
     report = NO_STORY.model_copy(update={"story": {"model_3": step, "model_4": step}})
     for params, brief in ((PARAMS, []), (PARAMS.model_copy(update={"report": report}), [[[5000, 98.7]]])):
         axes = plotting.accuracy_against_parameters([model], params).axes[0]
@@ -374,7 +374,7 @@ def test_accuracy_stands_over_parameters_with_its_interval_and_the_briefs_figure
 
 def test_what_lies_far_below_is_written_at_the_edge_and_leaves_the_scale_to_the_rest() -> None:
     model, astray = measured("model_3", [(4, 9, 100)]), measured("model_4", [(4, 9, 900)])
-    step = Step(target="", brief_parameters=None, brief_train_accuracy=None, brief_test_accuracy=97.3)
+    step = Step(target="", reference_parameters=None, reference_train_accuracy=None, reference_test_accuracy=97.3)
     story = PARAMS.model_copy(update={"report": NO_STORY.model_copy(update={"story": {"model_3": step}})})
     for models, params, text in (([model], story, "○ 97.30"), ([model, astray], PARAMS, "▾ model_4 91.00")):
         axes = plotting.accuracy_against_parameters(models, params).axes[0]
@@ -451,7 +451,7 @@ def test_a_model_without_mistakes_is_drawn(tmp_path: Path, each: int) -> None:
 
 def test_what_the_brief_reports_far_below_is_written_at_the_edge_and_squeezes_nothing() -> None:
     model = measured("model_3", [(4, 9, 100)], parameters=5000)
-    step = Step(target="", brief_parameters=None, brief_train_accuracy=None, brief_test_accuracy=90.0)
+    step = Step(target="", reference_parameters=None, reference_train_accuracy=None, reference_test_accuracy=90.0)
     params = PARAMS.model_copy(update={"report": NO_STORY.model_copy(update={"story": {"model_3": step}})})
     axes = plotting.accuracy_against_parameters([model], params).axes[0]
     assert axes.get_ylim()[0] > 98
@@ -464,7 +464,7 @@ def test_a_model_that_knows_nothing_is_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bounds", "deslant", "heading"),
+    ("bounds", "deskew", "heading"),
     [
         ((15.0, 2.0, 10.0), False, "turned up to 15°, shifted up to 2 px, scaled up to 10 %"),
         ((0.0, 0.5, 0.0), False, "shifted up to 0.5 px"),
@@ -474,10 +474,10 @@ def test_a_model_that_knows_nothing_is_drawn(tmp_path: Path) -> None:
     ],
 )
 def test_augmented_digits_stand_below_their_originals_and_the_bounds_above(
-    bounds: tuple[float, float, float], deslant: bool, heading: str
+    bounds: tuple[float, float, float], deskew: bool, heading: str
 ) -> None:
     augmentation = Augmentation(**dict(zip(Augmentation.model_fields, bounds, strict=True)))
-    recipe = SETTINGS.models[SETTINGS.model].model_copy(update={"augmentation": augmentation, "deslant": deslant})
+    recipe = SETTINGS.models[SETTINGS.model].model_copy(update={"augmentation": augmentation, "deskew": deskew})
     rows = [DIGITS.flip(1).float() / 255, DIGITS.flip(2).float() / 255]
     figure = plotting.augmented_digits(DIGITS, rows, "model_2", recipe)
     assert figure.get_suptitle() == f"Training digits (top row) and what model_2 sees of them:\n{heading}"
@@ -487,7 +487,7 @@ def test_augmented_digits_stand_below_their_originals_and_the_bounds_above(
 
 def test_the_longest_heading_of_augmented_digits_fits_above_eight_of_them() -> None:
     augmentation = Augmentation(rotation_deg=12.5, shift_px=2.5, scale_percent=12.5)
-    recipe = SETTINGS.models[SETTINGS.model].model_copy(update={"augmentation": augmentation, "deslant": True})
+    recipe = SETTINGS.models[SETTINGS.model].model_copy(update={"augmentation": augmentation, "deskew": True})
     eight = DIGITS[:1].repeat(8, 1, 1)
     figure = plotting.augmented_digits(eight, [eight.float() / 255], "model_6", recipe)
     FigureCanvasAgg(figure).draw()

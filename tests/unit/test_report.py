@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from mnist_cnn.checkpoint import save_weights
+from mnist_cnn.engine.checkpoint import save_weights
 from mnist_cnn.data import Images, save_images
-from mnist_cnn.errors import InputError
+from mnist_cnn.common.errors import InputError
 from mnist_cnn.models import build
-from mnist_cnn.params import Params, Step, Targets, load
+from mnist_cnn.settings.params import Params, Step, Targets, load
 from mnist_cnn.report import (
     Measured,
     analysis,
@@ -68,7 +68,7 @@ def told_params(**story: Step) -> Params:
 
 
 def step(target: str = "less", parameters: str | None = "14.5k") -> Step:
-    return Step(target=target, brief_parameters=parameters, brief_train_accuracy=99.54, brief_test_accuracy=98.8)
+    return Step(target=target, reference_parameters=parameters, reference_train_accuracy=99.54, reference_test_accuracy=98.8)
 
 
 def test_a_first_model_is_analysed_by_itself_and_the_next_beside_it() -> None:
@@ -243,7 +243,7 @@ def test_a_target_of_several_lines_stays_in_its_row() -> None:
     [
         {},
         {"model_1": step()},
-        {"model_2": Step(target="", brief_parameters=None, brief_train_accuracy=None, brief_test_accuracy=None)},
+        {"model_2": Step(target="", reference_parameters=None, reference_train_accuracy=None, reference_test_accuracy=None)},
     ],
     ids=["no story", "another's story", "a story without figures"],
 )
@@ -255,7 +255,7 @@ def test_a_model_of_which_the_brief_says_nothing_has_no_brackets(story: dict[str
 
 
 def test_a_figure_of_zero_is_one() -> None:
-    zero = Step(target="", brief_parameters="0", brief_train_accuracy=0.0, brief_test_accuracy=0.0)
+    zero = Step(target="", reference_parameters="0", reference_train_accuracy=0.0, reference_test_accuracy=0.0)
     ((_, _, result, _),) = cells(comparison_markdown([measured()], told_params(model_2=zero)))
     assert re.findall(r"\((.*?)\)", result) == ["0", "0.00", "0.00"]
 
@@ -269,16 +269,16 @@ def test_the_comparison_as_numbers() -> None:
         "test_accuracy_low",
         "test_accuracy_high",
         "receptive_field_px",
-        "brief_train_accuracy",
-        "brief_test_accuracy",
+        "reference_train_accuracy",
+        "reference_test_accuracy",
     ]
     first, second = table.to_dict("records")
     assert {key: first[key] for key in models[0].metrics} == models[0].metrics
     assert [first["test_accuracy_low"], first["test_accuracy_high"]] == [98.7853, 99.1771]
-    assert [first["model"], first["receptive_field_px"], first["brief_train_accuracy"]] == ["model_1", 20, 99.54]
-    assert [first["brief_test_accuracy"], second["model"]] == [98.8, "model_2"]
+    assert [first["model"], first["receptive_field_px"], first["reference_train_accuracy"]] == ["model_1", 20, 99.54]
+    assert [first["reference_test_accuracy"], second["model"]] == [98.8, "model_2"]
     assert second["test_accuracy_high"] == 100
-    assert table[["brief_train_accuracy", "brief_test_accuracy"]].isna().all(axis=1).tolist() == [False, True]
+    assert table[["reference_train_accuracy", "reference_test_accuracy"]].isna().all(axis=1).tolist() == [False, True]
 
 
 def test_the_interval_is_around_the_share_of_images_not_misread() -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mnist_cnn.engine import Compute
-from mnist_cnn.errors import InputError
-from mnist_cnn.params import Train
+from mnist_cnn.common.errors import InputError
+from mnist_cnn.settings.params import Train
 from mnist_cnn.runtime import keep_freed_memory, prepare, resolve_device
 
 TRAIN = Train(seed=1, device="cpu", engine="native", precision="float32")

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from mnist_cnn.metrics import wilson_interval
-from mnist_cnn.significance import difference_interval, mcnemar, student_interval
+from mnist_cnn.evaluation.intervals import difference_interval, mcnemar, student_interval
 
 
 def test_the_interval_is_students() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mnist_cnn import models
-from mnist_cnn.errors import InputError
+from mnist_cnn.common.errors import InputError
 from mnist_cnn.models import build
 
 HEAD = "from torch import nn\n"
@@ -72,7 +72,7 @@ def test_modules_in_layers_are_free_and_what_they_import_is_looked_at(tmp_path: 
     (package / "layers/bad.py").write_text("from ..views import for_use\nfrom mnist_cnn import data\n")
     program = """
 from pathlib import Path
-from mnist_cnn.sources import not_followed
+from mnist_cnn.models._sources import not_followed
 for name in ("good", "bad"):
     Path("model.py").write_text(f"from mnist_cnn.layers import {name}, conv3")
     print(*not_followed(Path("model.py"), "mnist_cnn.models"))

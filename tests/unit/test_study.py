@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from mnist_cnn.errors import InputError
-from mnist_cnn.params import Params, Study, load, load_study
+from mnist_cnn.common.errors import InputError
+from mnist_cnn.settings.params import Params, Study, load, load_study
 from mnist_cnn.study import Trial, load_record, load_records, plan, remove_other_records, save_record
 from mnist_cnn.study_report import ablation, markdown, steps, summary, trial_table, trials_by
 
@@ -21,7 +21,7 @@ SETTINGS: dict[str, Any] = {
         "model": "model_6",
         "seeds": 2,
         "changes": {
-            "no_average": {"recipe": {"weight_average": 0.0}},
+            "no_average": {"recipe": {"ema_decay": 0.0}},
             "narrower": {"widths": [2, 2, 2, 2, 2, 2]},
         },
     },
@@ -99,7 +99,7 @@ def test_trials_are_every_seed_by_both_recipes_and_every_change(study: Study) ->
     assert list(untested) == [f"ablation/{name}-{seed}" for name in ("no_average", "narrower") for seed in seeds[:2]]
     model_6 = PARAMS.models["model_6"]
     changed = untested[f"ablation/no_average-{seeds[0]}"]
-    assert changed.recipe == model_6.model_copy(update={"weight_average": 0.0}) and changed.widths is None
+    assert changed.recipe == model_6.model_copy(update={"ema_decay": 0.0}) and changed.widths is None
     narrower = untested[f"ablation/narrower-{seeds[0]}"]
     assert narrower.recipe == model_6 and narrower.widths == (2, 2, 2, 2, 2, 2)
 
@@ -190,7 +190,7 @@ def test_the_table_of_trials_is_tidy(study: Study) -> None:
 
 def test_where_a_recipe_averages_nothing_that_column_is_empty(study: Study) -> None:
     trials = plan(PARAMS, study)
-    recipe = PARAMS.models["model_6"].model_copy(update={"weight_average": 0.0})
+    recipe = PARAMS.models["model_6"].model_copy(update={"ema_decay": 0.0})
     trials = {name: trial._replace(recipe=recipe) for name, trial in trials.items()}
     assert trial_table(trials, records(trials))["test_accuracy_averaged"].isna().all()
 

@@ -16,10 +16,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mnist_cnn import metrics
 from mnist_cnn.data import Images, Normalisation
 from mnist_cnn.engine import Compute, evaluation_pass, training_pass
-from mnist_cnn.errors import InputError
+from mnist_cnn.common.errors import InputError
 from mnist_cnn.models import build
-from mnist_cnn.params import Augmentation, Recipe
-from mnist_cnn.training import Epoch, WeightAverage, fit, learning_rate, shorten_gradients, train_step
+from mnist_cnn.settings.params import Augmentation, Recipe
+from mnist_cnn.training import Epoch, WeightEMA, fit, learning_rate, clip_gradients_adaptively, train_step
 from mnist_cnn.views import for_training, for_use
 
 CPU = torch.device("cpu")
@@ -29,14 +29,14 @@ RECIPE = Recipe(
     batch_size=32,
     schedule="constant",
     max_lr=0.05,
-    warmup_share=0,
+    warmup_fraction=0,
     momentum=0.9,
     weight_decay=0.0001,
-    weight_average=0.0,
-    clip_ratio=0.0,
+    ema_decay=0.0,
+    adaptive_clipping=0.0,
     dropout=0.1,
     label_smoothing=0.0,
-    deslant=False,
+    deskew=False,
     views=1,
     augmentation=Augmentation(rotation_deg=0, shift_px=0, scale_percent=0),
 )
@@ -123,7 +123,7 @@ def test_one_batch_overfits(engine: str, precision: str) -> None:
 
 @WAYS
 def test_the_same_seeds_give_the_same_weights_byte_for_byte_and_others_do_not(engine: str, precision: str) -> None:
-    recipe = RECIPE.model_copy(update={"augmentation": AUGMENTATION, "weight_average": 0.5})
+    recipe = RECIPE.model_copy(update={"augmentation": AUGMENTATION, "ema_decay": 0.5})
     networks = [model_5(), model_5(), model_5(), model_5(seed=2)]
     histories = [
         trained(network, recipe, seed=seed, precision=precision, engine=engine)
@@ -159,10 +159,10 @@ def test_validation_figures_are_those_of_the_weights_at_the_end() -> None:
 
 def test_a_recipes_digits_are_set_upright_in_training_and_for_its_figures_and_seen_in_its_views() -> None:
     train, val = digits(64), digits(33, seed=2)
-    recipe = RECIPE.model_copy(update={"deslant": True, "views": 5, "augmentation": AUGMENTATION})
+    recipe = RECIPE.model_copy(update={"deskew": True, "views": 5, "augmentation": AUGMENTATION})
     network, other = model_5(), model_5()
     [epoch] = trained(network, recipe, train, val)
-    once = recipe.model_copy(update={"deslant": False, "views": 1})
+    once = recipe.model_copy(update={"deskew": False, "views": 1})
     trained(other, once, for_training(train, recipe), val)
     assert content(network.state_dict().values()) == content(other.state_dict().values())
     predictions = metrics.predict(
@@ -180,7 +180,7 @@ def test_training_figures_are_averages_over_images_and_not_over_batches() -> Non
 
 
 def test_the_history_counts_epochs_and_tells_the_rate_of_their_last_step() -> None:
-    recipe = RECIPE.model_copy(update={"epochs": 3, "schedule": "one_cycle", "warmup_share": 0.2})
+    recipe = RECIPE.model_copy(update={"epochs": 3, "schedule": "one_cycle", "warmup_fraction": 0.2})
     history = trained(Recorder(), recipe, train=digits(70))
     assert [epoch.epoch for epoch in history] == [1, 2, 3]
     assert [epoch.learning_rate for epoch in history] == [learning_rate(recipe, step, 9) for step in (2, 5, 8)]
@@ -249,7 +249,7 @@ def test_images_are_augmented_anew_each_epoch_and_only_if_asked() -> None:
 
 def test_the_whole_recipe_of_model_5_runs() -> None:
     recipe = RECIPE.model_copy(
-        update={"epochs": 2, "schedule": "one_cycle", "warmup_share": 0.2, "augmentation": AUGMENTATION}
+        update={"epochs": 2, "schedule": "one_cycle", "warmup_fraction": 0.2, "augmentation": AUGMENTATION}
     )
     network = model_5()
     before = content(network.parameters())
@@ -294,7 +294,7 @@ def test_an_average_forgets_where_a_run_began(steps: int, decay: float) -> None:
     # Weights of 1 at the beginning, and 0 after each step.
     network = nn.Linear(1, 1)
     nn.init.ones_(network.weight)
-    average = WeightAverage(network, decay)
+    average = WeightEMA(network, decay)
     nn.init.zeros_(network.weight)
     for _ in range(steps):
         average.update()
@@ -306,7 +306,7 @@ def test_a_weight_that_layers_share_is_averaged_once_a_step() -> None:
     second.weight = first.weight
     network = nn.Sequential(first, second)
     nn.init.zeros_(first.weight)
-    average = WeightAverage(network, 0.5)
+    average = WeightEMA(network, 0.5)
     nn.init.ones_(first.weight)
     average.update()
     assert average.network.get_parameter("0.weight").item() == pytest.approx(0.9)
@@ -319,7 +319,7 @@ def test_the_weights_delivered_are_the_average_where_the_recipe_averages() -> No
     steps = [plain.layer.weight.detach().clone()]
     for _ in fit(plain, images, val, NORMALISATION, recipe, seed=1, compute=Compute(CPU)):
         steps.append(plain.layer.weight.detach().clone())
-    recipe = recipe.model_copy(update={"weight_average": 0.15})
+    recipe = recipe.model_copy(update={"ema_decay": 0.15})
     history = []
     for epoch in fit(averaged, images, val, NORMALISATION, recipe, seed=1, compute=Compute(CPU)):
         history.append(epoch)
@@ -334,7 +334,7 @@ def test_the_weights_delivered_are_the_average_where_the_recipe_averages() -> No
 
 def test_the_average_is_that_of_pytorchs_class_once_it_has_warmed_up() -> None:
     network = model_5()
-    mine = WeightAverage(network, 0.1)
+    mine = WeightEMA(network, 0.1)
     theirs = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.1), use_buffers=True)
     # That class takes the first weights as they are.
     mine.update()
@@ -370,7 +370,7 @@ def test_a_run_whose_loss_leaves_for_infinity_ends_at_once_and_says_where(
     told = str(error.value)
     assert len(told.splitlines()) == 1
     assert re.match(r"epoch \d+, step \d of 4, learning rate 10: ", told), told
-    assert "max_lr (10)" in told and "clip_ratio (0" in told
+    assert "max_lr (10)" in told and "adaptive_clipping (0" in told
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
@@ -416,7 +416,7 @@ class Viewing(nn.Module):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_network_with_code_of_its_own_is_trained_and_averaged(precision: str) -> None:
-    recipe = RECIPE.model_copy(update={"weight_average": 0.9})
+    recipe = RECIPE.model_copy(update={"ema_decay": 0.9})
     [epoch] = trained(Viewing(), recipe, precision=precision)
     assert math.isfinite(epoch.val_loss)
 
@@ -465,7 +465,7 @@ def test_long_gradients_are_shortened_channel_by_channel_and_short_ones_left() -
     wanted = torch.stack([10 * lengths[0], 0.49 * lengths[1], torch.tensor(0.0)])
     gradient = gradient / gradient.flatten(1).norm(dim=1).view(3, 1, 1, 1) * wanted.view(3, 1, 1, 1)
     weight.grad, bias.grad = gradient.clone(), torch.full_like(bias, 1e6)
-    shorten_gradients(layer.parameters(), 0.5)
+    clip_gradients_adaptively(layer.parameters(), 0.5)
     torch.testing.assert_close(weight.grad[0], gradient[0] / 20)
     assert torch.equal(weight.grad[1:], gradient[1:])
     assert (bias.grad == 1e6).all()
@@ -474,7 +474,7 @@ def test_long_gradients_are_shortened_channel_by_channel_and_short_ones_left() -
 def test_a_channel_whose_weights_are_zero_can_learn_all_the_same() -> None:
     weight = torch.zeros(1, 4, requires_grad=True)
     weight.grad = torch.ones(1, 4)
-    shorten_gradients([weight], 0.5)
+    clip_gradients_adaptively([weight], 0.5)
     assert weight.grad.norm().item() == pytest.approx(0.0005)
 
 
@@ -484,7 +484,7 @@ def test_a_recipe_shortens_gradients_only_if_asked() -> None:
         torch.manual_seed(4)
         recorder = Recorder()
         before = recorder.layer.weight.detach().clone()
-        trained(recorder, RECIPE.model_copy(update={"clip_ratio": ratio, "momentum": 0.0}), train=digits(10))
+        trained(recorder, RECIPE.model_copy(update={"adaptive_clipping": ratio, "momentum": 0.0}), train=digits(10))
         moved.append((recorder.layer.weight.detach() - before).norm(dim=1) / before.norm(dim=1) / RECIPE.max_lr)
     free, short, unbounded = moved
     assert free.max() > 1e-2
@@ -509,7 +509,7 @@ def test_momentum_is_nesterovs_and_weight_decay_is_added() -> None:
 
 @given(steps=st.integers(1, 10_000), share=st.floats(0, 0.99), data=st.data())
 def test_a_constant_rate_stays_after_its_warmup(steps: int, share: float, data: st.DataObject) -> None:
-    recipe = RECIPE.model_copy(update={"warmup_share": share})
+    recipe = RECIPE.model_copy(update={"warmup_fraction": share})
     step = data.draw(st.integers(0, steps - 1))
     rate = learning_rate(recipe, step, steps)
     if step >= share * steps:
@@ -519,7 +519,7 @@ def test_a_constant_rate_stays_after_its_warmup(steps: int, share: float, data: 
 
 @given(steps=st.integers(3, 10_000), share=st.floats(0.01, 0.99), schedule=st.sampled_from(["constant", "one_cycle"]))
 def test_the_warmup_is_linear(steps: int, share: float, schedule: str) -> None:
-    recipe = RECIPE.model_copy(update={"warmup_share": share, "schedule": schedule})
+    recipe = RECIPE.model_copy(update={"warmup_fraction": share, "schedule": schedule})
     for step in {0, 1, int(share * steps) // 2, int(share * steps) - 1}:
         if 0 <= step < int(share * steps):
             assert learning_rate(recipe, step, steps) == pytest.approx(recipe.max_lr * (step + 1) / (share * steps))
@@ -527,7 +527,7 @@ def test_the_warmup_is_linear(steps: int, share: float, schedule: str) -> None:
 
 @given(steps=st.integers(100, 2000), share=st.floats(0, 0.5))
 def test_one_cycle_rises_to_its_peak_and_falls_to_nearly_nothing(steps: int, share: float) -> None:
-    recipe = RECIPE.model_copy(update={"schedule": "one_cycle", "warmup_share": share})
+    recipe = RECIPE.model_copy(update={"schedule": "one_cycle", "warmup_fraction": share})
     rates = [learning_rate(recipe, step, steps) for step in range(steps)]
     peak = rates.index(max(rates))
     assert peak in (math.floor(share * steps) - 1, math.floor(share * steps))
@@ -542,7 +542,7 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_nearly_nothing(steps: int, sha
 
 @given(quarter=st.integers(1, 500))
 def test_one_cycle_reaches_its_rate_at_the_end_of_a_warmup_of_whole_steps(quarter: int) -> None:
-    recipe = RECIPE.model_copy(update={"schedule": "one_cycle", "warmup_share": 0.25})
+    recipe = RECIPE.model_copy(update={"schedule": "one_cycle", "warmup_fraction": 0.25})
     assert learning_rate(recipe, quarter - 1, 4 * quarter) == pytest.approx(recipe.max_lr, rel=1e-12)
 
 

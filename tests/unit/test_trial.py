@@ -19,7 +19,7 @@ from tests.unit.test_views import bar
 
 NORMALISATION = Normalisation(0.5, 0.3)
 COMPUTE = Compute(torch.device("cpu"), "native")
-RECIPE = RECIPE_OF_ONE_EPOCH.model_copy(update={"epochs": 2, "weight_average": 0.9, "dropout": 0.0})
+RECIPE = RECIPE_OF_ONE_EPOCH.model_copy(update={"epochs": 2, "ema_decay": 0.9, "dropout": 0.0})
 TRIAL = Trial("model_6", RECIPE, 1, None, tested=True)
 
 
@@ -46,7 +46,7 @@ def test_a_trial_tells_of_its_epochs_and_of_all_that_it_measured() -> None:
 
 def test_raw_weights_are_the_last_steps_and_those_delivered_their_average() -> None:
     averaged = measure(TRIAL, PARTS, NORMALISATION, COMPUTE, print)
-    plain_recipe = RECIPE.model_copy(update={"weight_average": 0.0})
+    plain_recipe = RECIPE.model_copy(update={"ema_decay": 0.0})
     plain = measure(TRIAL._replace(recipe=plain_recipe), PARTS, NORMALISATION, COMPUTE, print)
     assert plain["test_by_epoch"]["raw"] == plain["test_by_epoch"]["delivered"]
     assert averaged["test_by_epoch"]["raw"] == plain["test_by_epoch"]["raw"]
@@ -60,11 +60,11 @@ def test_images_are_measured_as_the_recipe_has_the_network_see_them() -> None:
     pixels = torch.cat([bar(0.5), bar(-0.5)]).repeat(48, 1, 1)
     images = Images(pixels, torch.arange(96) % 2)
     parts = {"train": images, "val": images, "test": images}
-    recipe = RECIPE.model_copy(update={"epochs": 8, "weight_average": 0.0, "views": 5})
-    for deslant, accuracy in ((False, 100), (True, 50)):
-        trial = TRIAL._replace(recipe=recipe.model_copy(update={"deslant": deslant}))
+    recipe = RECIPE.model_copy(update={"epochs": 8, "ema_decay": 0.0, "views": 5})
+    for deskew, accuracy in ((False, 100), (True, 50)):
+        trial = TRIAL._replace(recipe=recipe.model_copy(update={"deskew": deskew}))
         record = measure(trial, parts, NORMALISATION, COMPUTE, print)
-        assert [record[f"{part}_accuracy"] for part in parts] == [accuracy] * 3, deslant
+        assert [record[f"{part}_accuracy"] for part in parts] == [accuracy] * 3, deskew
         assert len(record["misread"]) == 96 * (1 - accuracy / 100)
 
 

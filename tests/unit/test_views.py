@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from mnist_cnn import views
 from mnist_cnn.data import Images
-from mnist_cnn.params import Augmentation, Recipe
+from mnist_cnn.settings.params import Augmentation, Recipe
 from mnist_cnn.views import for_training, for_use, set_upright
 from stages.report import seen_in_training
 from tests.unit.test_training import RECIPE
 
-UPRIGHT = RECIPE.model_copy(update={"deslant": True})
+UPRIGHT = RECIPE.model_copy(update={"deskew": True})
 
 
 def digits(count: int) -> Images:
