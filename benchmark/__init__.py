@@ -9,3 +9,5 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 BATCH_SIZE = 128
 # The original programme's, where its networks have dropout.
 DROPOUT = 0.1
+# The model that is trained to the target.
+TARGET_MODEL = "model_5"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from benchmark.compare import compare
-from benchmark.table import render
+from benchmark.table import headline, render
 from mnist_cnn.common import cli
 from mnist_cnn.common.files import write_text
 
@@ -20,6 +20,7 @@ def main(
     result = compare(params, raw, splits, repetitions, epochs, matrix)
     write_text(numbers, json.dumps(result, indent=2, allow_nan=False) + "\n")
     write_text(table, render(result))
+    write_text(table.with_stem(f"{table.stem}_headline"), headline(result))
     print(f"{table}, {numbers}")
 
 

@@ -14,14 +14,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmark import BATCH_SIZE, DROPOUT
+from benchmark import BATCH_SIZE, DROPOUT, TARGET_MODEL
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.settings.params import load
 from tools.processes import started
 
 # A whole run, as the recipes have it.
 EPOCHS = 15
-TARGET_MODEL = "model_5"
 
 # By each way's name, the task of ``worker`` and its options. ``own`` is the project's ``fit`` by its kernels, ``torch``
 # and ``bfloat16`` the same by PyTorch.

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from benchmark.compare import TARGET_MODEL, run_worker, way_to_target
+from benchmark import TARGET_MODEL
+from benchmark.compare import run_worker, way_to_target
 from mnist_cnn.common import cli
 from mnist_cnn.common.files import write_text
 from mnist_cnn.engine.device import resolve_device

@@ -6,7 +6,7 @@ from mnist_cnn.common import cli
 from mnist_cnn.common.files import write_text
 from mnist_cnn.report.figures.seeds import accuracy_over_seeds
 from mnist_cnn.report.figures.style import save
-from mnist_cnn.report.study_tables import ablation, differences, markdown, summary, trial_table
+from mnist_cnn.report.study_tables import ablation, differences, headline, markdown, summary, trial_table
 from mnist_cnn.settings.params import load
 from mnist_cnn.study.plan import OWN, SHARED, plan
 from mnist_cnn.study.records import load_records
@@ -31,6 +31,7 @@ def main(params: Path, study: Path, records: Path, table: Path, tables: Path, pi
         tables / "ablation.csv": ablated,
     }.items():
         write_text(file, content.to_csv(index=False, lineterminator="\n"))
+    write_text(tables / "headline.md", headline(summaries, settings.targets))
     write_text(tables / "study.md", markdown(summaries, compared, ablated, tested, target, planned))
 
     def accuracies(recipe: str) -> dict[str, list[float]]:

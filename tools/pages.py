@@ -1,4 +1,4 @@
-"""Generated tables on a page: ``<!-- metrics/x.md -->``, what that file holds, ``<!-- end of metrics/x.md -->``."""
+"""Generated text on pages: ``<!-- metrics/x.md -->``, what that file holds, ``<!-- end of metrics/x.md -->``."""
 
 import re
 from pathlib import Path
@@ -8,20 +8,26 @@ from mnist_cnn.common.errors import InputError
 _BLOCK = re.compile(r"(?P<start><!-- (?P<file>\S+\.md) -->\n).*?(?P<end><!-- end of (?P=file) -->)", re.DOTALL)
 
 
-def with_tables(page: str, folder: Path) -> str:
-    """The page with each block as its file in ``folder`` has it now.
+def pages(root: Path) -> list[Path]:
+    """The project's pages that may have generated text: README.md and those in docs/."""
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+
+
+def filled(page: Path, root: Path) -> str:
+    """The text of a page with each block as its file below ``root`` has it now.
 
     Raises:
-        InputError: a file cannot be read, or the page has no block.
+        InputError: the page or a file cannot be read.
     """
 
-    def filled(block: re.Match[str]) -> str:
-        try:
-            return block["start"] + (folder / block["file"]).read_text(encoding="utf-8") + block["end"]
-        except OSError as error:
-            raise InputError(f"{folder / block['file']}: cannot be read ({error.strerror})") from None
+    def block(found: re.Match[str]) -> str:
+        return found["start"] + _text(root / found["file"]) + found["end"]
 
-    text, blocks = _BLOCK.subn(filled, page)
-    if not blocks:
-        raise InputError("the page has no '<!-- file.md -->' … '<!-- end of file.md -->' to put a table in")
-    return text
+    return _BLOCK.sub(block, _text(page))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from None

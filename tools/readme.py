@@ -1,15 +1,16 @@
-"""Generated tables, put into the README."""
+"""Generated text, put into README.md and docs/."""
 
 from pathlib import Path
 
 from mnist_cnn.common import cli
 from mnist_cnn.common.files import write_text
-from tools.pages import with_tables
+from tools.pages import filled, pages
 
 
-def main(readme: Path) -> None:
-    """Put each table between the two marks that name its file, in place of the one there."""
-    write_text(readme, with_tables(readme.read_text(encoding="utf-8"), readme.parent))
+def main(root: Path) -> None:
+    """Put what each file in metrics/ holds between the two marks that name it, in place of the text there."""
+    for page in pages(root):
+        write_text(page, filled(page, root))
 
 
 if __name__ == "__main__":

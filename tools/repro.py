@@ -31,9 +31,9 @@ def main(jobs: int, lock: Path) -> None:
     try:
         if jobs > 1:
             _dvc("repro", "split")
-            names = _answer("stage", "list", "--name-only").split()
+            names = _output("stage", "list", "--name-only").split()
             # Its keys are the stages that are not up to date. What it misses, if anything, is left to the last call.
-            stale = json.loads(_answer("status", "--json"))
+            stale = json.loads(_output("status", "--json"))
             models = [name.partition("@")[2] for name in names if name.startswith("train@")]
             try:
                 failed = _run_models([m for m in models if {f"train@{m}", f"evaluate@{m}"} & stale.keys()], jobs)
@@ -66,7 +66,7 @@ def _dvc(*arguments: str) -> None:
         sys.exit(process.returncode)
 
 
-def _answer(*arguments: str) -> str:
+def _output(*arguments: str) -> str:
     """What DVC prints; ends this process where it fails."""
     ended = subprocess.run(["dvc", *arguments], stdout=subprocess.PIPE, text=True)
     if ended.returncode:

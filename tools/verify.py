@@ -1,4 +1,4 @@
-"""Whether what is in Git fits together: code and settings, dvc.lock, results, README, remote."""
+"""Whether what is in Git fits together: code and settings, dvc.lock, results, pages, remote."""
 
 import json
 import subprocess
@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 
 from mnist_cnn.common import cli
-from tools.pages import with_tables
+from tools.pages import filled, pages
 
 
-def main(readme: Path) -> None:
-    """Say, in a line each, whether dvc.lock, the results, the README's tables and the remote are as they should be.
+def main(root: Path) -> None:
+    """Say, in a line each, whether dvc.lock, the results, the pages' tables and the remote are as they should be.
 
     A study of other code or settings is told of as well, but is no fault: it takes an hour and more, and looks at the
     test set, which not every change of a recipe should.
@@ -24,20 +24,19 @@ def main(readme: Path) -> None:
     locks = {
         name: yaml.safe_load(Path(name).read_text(encoding="utf-8")) for name in _lines("git", "ls-files", "*dvc.lock")
     }
-    status = json.loads(_answer("dvc", "status", "--json"))
+    status = json.loads(_output("dvc", "status", "--json"))
     deleted = _lines("git", "ls-files", "--deleted")
-    page = readme.read_text(encoding="utf-8")
-    other_tables = [] if with_tables(page, readme.parent) == page else ["other tables than metrics/"]
+    outdated = [str(page) for page in pages(root) if filled(page, root) != page.read_text(encoding="utf-8")]
     found, others = stale(status, list(locks.values())), apart(locks)
     good = [
-        _told(
+        _print_check(
             "dvc.lock",
             "made by the code and settings that are here",
             [name for name in found if name.rpartition(":")[2] not in others],
             "dvc repro",
         ),
-        _told("results", "those of dvc.lock", altered(status, deleted), "dvc repro, or git restore"),
-        _told(str(readme), "has the results' tables", other_tables, "make readme"),
+        _print_check("results", "those of dvc.lock", altered(status, deleted), "dvc repro, or git restore"),
+        _print_check("pages", "have the results' tables", outdated, "make readme"),
         _remote(),
     ]
     of_others = [name for name in found if name.rpartition(":")[2] in others]
@@ -95,22 +94,22 @@ def altered(status: dict[str, list], deleted: list[str]) -> list[str]:
 
 def _remote() -> bool:
     if not _lines("dvc", "remote", "list"):
-        return _told("remote", "none is set, nothing to push", [], "")
-    missing = json.loads(_answer("dvc", "data", "status", "--not-in-remote", "--json")).get("not_in_remote", [])
-    return _told("remote", "has all data", missing, "dvc push")
+        return _print_check("remote", "none is set, nothing to push", [], "")
+    missing = json.loads(_output("dvc", "data", "status", "--not-in-remote", "--json")).get("not_in_remote", [])
+    return _print_check("remote", "has all data", missing, "dvc push")
 
 
-def _told(what: str, good: str, faults: list[str], mend: str) -> bool:
+def _print_check(what: str, good: str, faults: list[str], mend: str) -> bool:
     """Print the line of one check; returns whether it is good."""
     print(f"bad  {what}: {', '.join(faults)} ({mend})" if faults else f"ok   {what}: {good}", flush=True)
     return not faults
 
 
 def _lines(*command: str) -> list[str]:
-    return _answer(*command).splitlines()
+    return _output(*command).splitlines()
 
 
-def _answer(*command: str) -> str:
+def _output(*command: str) -> str:
     """What a command prints; ends this process where it fails."""
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if ended.returncode:
