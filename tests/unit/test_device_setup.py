@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mnist_cnn.engine import Compute
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.engine.device import keep_freed_memory, prepare, resolve_device
+from mnist_cnn.engine.execution import ExecutionConfig
 from mnist_cnn.settings.params import Train
-from mnist_cnn.runtime import keep_freed_memory, prepare, resolve_device
+from tests.helpers import CPU
 
 TRAIN = Train(seed=1, device="cpu", engine="native", precision="float32")
 
@@ -45,7 +46,6 @@ def machine_with(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool) -> None
         ("auto", False, True, "mps"),
         ("auto", False, False, "cpu"),
         ("cpu", True, True, "cpu"),
-        ("cpu", False, False, "cpu"),
         ("cuda", True, True, "cuda"),
         ("mps", True, True, "mps"),
     ],
@@ -62,7 +62,6 @@ def test_a_device_is_the_one_named_or_the_best_there_is(
     [
         ("cuda", False, False, "cpu"),
         ("cuda", False, True, "mps, cpu"),
-        ("mps", False, False, "cpu"),
         ("mps", True, False, "cuda, cpu"),
     ],
 )
@@ -70,9 +69,8 @@ def test_an_absent_device_is_refused_and_those_there_are_named(
     monkeypatch: pytest.MonkeyPatch, name: str, cuda: bool, mps: bool, available: str
 ) -> None:
     machine_with(monkeypatch, cuda, mps)
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError, match=f"^train.device: '{name}' .* available: {available}$"):
         resolve_device(name)
-    assert str(error.value) == f"train.device: '{name}' is not available on this machine; available: {available}"
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -81,21 +79,32 @@ def test_prepare_sets_determinism_and_the_allocator_and_leaves_the_threads_to_th
 ) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
-    assert prepare(TRAIN) == Compute(torch.device("cpu"), "native", "float32", threads)
+    assert prepare(TRAIN) == ExecutionConfig(CPU, "native", "float32", threads)
     assert torch.get_num_threads() == 1
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     assert options_set == OPTIONS
 
 
-def test_prepare_gives_cublas_a_workspace_of_fixed_size_unless_the_user_did(
-    monkeypatch: pytest.MonkeyPatch, options_set: list[tuple[int, int]]
-) -> None:
+@pytest.mark.usefixtures("options_set")
+def test_prepare_gives_cublas_a_workspace_of_fixed_size_unless_the_user_did(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(TRAIN)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     prepare(TRAIN)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+@pytest.mark.usefixtures("options_set")
+def test_convolutions_on_cuda_are_of_float32_and_the_settings_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_with(monkeypatch, cuda=True, mps=False)
+    convolutions = SimpleNamespace(fp32_precision="tf32")
+    monkeypatch.setattr(torch.backends.cudnn, "conv", convolutions)
+    threads = torch.get_num_threads()
+    execution = prepare(Train(seed=1, device="auto", engine="torch", precision="bfloat16"))
+    assert execution == ExecutionConfig(torch.device("cuda"), "torch", "bfloat16", threads)
+    assert convolutions.fp32_precision == "ieee"
 
 
 def raises(error: type[Exception]) -> Callable[[object], object]:

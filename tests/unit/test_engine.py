@@ -1,20 +1,28 @@
-"""Which engine computes a network, and that the kernels are compared with PyTorch before they are trusted."""
+"""Which engine computes a network, where its kernels lie, and that they are compared with PyTorch before use."""
 
 import copy
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mnist_cnn import engine
-from mnist_cnn.engine import Compute, check_engine, choose_engine
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.engine import native
+from mnist_cnn.engine.execution import ExecutionConfig, choose_engine
+from mnist_cnn.engine.native import NativeNetwork
+from mnist_cnn.engine.native import build as kernels
+from mnist_cnn.engine.passes import check_engine
 from mnist_cnn.models import MODELS, build
-from mnist_cnn.engine.native.network import NativeNetwork, supports
+from tests.helpers import CPU, NATIVE, TORCH
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-IMAGES = torch.rand(32, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+AUTO, CUDA = ExecutionConfig(CPU, "auto"), torch.device("cuda")
+STORY = [f"model_{number}" for number in range(1, 8)]
+INPUTS = torch.rand(32, 1, 28, 28, generator=torch.Generator().manual_seed(1))
 
 
 class Skipping(nn.Sequential):
@@ -23,68 +31,130 @@ class Skipping(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         first, *others = self
         seen = first(input)
-        scores: Tensor = nn.Sequential(*others)(seen + seen.flip(1)).flatten(1)
-        return scores
+        logits: Tensor = nn.Sequential(*others)(seen + seen.flip(1)).flatten(1)
+        return logits
 
 
-def foreign() -> nn.Module:
+def unsupported() -> nn.Module:
     return Skipping(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 10, 26))
 
 
-@pytest.mark.parametrize("name", [f"model_{number}" for number in range(1, 8)])
+def model_5() -> nn.Module:
+    return build("model_5")
+
+
+@pytest.fixture
+def not_loaded() -> Iterator[None]:
+    """Kernels are looked for anew in this test, and again after it."""
+    kernels.load.cache_clear()
+    yield
+    kernels.load.cache_clear()
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch, not_loaded: None) -> None:
+    def missing(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(kernels, "version", missing)
+
+
+@pytest.mark.parametrize("name", STORY)
 def test_the_storys_models_are_computed_by_the_kernels(name: str) -> None:
-    assert choose_engine(build(name), Compute(CPU, "auto")).compute.engine == "native"
+    assert choose_engine(build(name), AUTO).execution == NATIVE
 
 
 @pytest.mark.parametrize(
     ("network", "asked", "device", "chosen"),
     [
-        (lambda: build("model_5"), "torch", CPU, "torch"),
-        (lambda: build("model_5"), "native", CPU, "native"),
-        (lambda: build("model_5"), "auto", CUDA, "torch"),
-        (foreign, "auto", CPU, "torch"),
-        (foreign, "torch", CPU, "torch"),
+        (model_5, "torch", CPU, "torch"),
+        (model_5, "native", CPU, "native"),
+        (model_5, "auto", CUDA, "torch"),
+        (unsupported, "auto", CPU, "torch"),
+        (unsupported, "torch", CPU, "torch"),
     ],
 )
 def test_the_network_and_the_device_decide(
     network: Callable[[], nn.Module], asked: str, device: torch.device, chosen: str
 ) -> None:
-    choice = choose_engine(network(), Compute(device, asked, threads=2))
-    assert choice.compute == Compute(device, chosen, threads=2)
-    assert len(choice.told.splitlines()) == 1
-    assert choose_engine(network(), choice.compute).compute == choice.compute
+    choice = choose_engine(network(), ExecutionConfig(device, asked, threads=2))
+    assert choice.execution == ExecutionConfig(device, chosen, threads=2)
+    assert len(choice.reason.splitlines()) == 1
+    assert choose_engine(network(), choice.execution).execution == choice.execution
 
 
-@pytest.mark.parametrize(("network", "device"), [(foreign, CPU), (lambda: build("model_5"), CUDA)])
+@pytest.mark.parametrize(
+    ("network", "device", "reason"), [(unsupported, CPU, "Skipping"), (model_5, CUDA, "device cpu, not cuda")]
+)
 def test_kernels_asked_for_by_name_are_refused_with_the_way_out(
-    network: Callable[[], nn.Module], device: torch.device
+    network: Callable[[], nn.Module], device: torch.device, reason: str
 ) -> None:
     with pytest.raises(InputError) as error:
-        choose_engine(network(), Compute(device, "native"))
-    told = str(error.value)
-    assert len(told.splitlines()) == 1
-    assert "engine: auto" in told and ("Skipping" in told or "cuda" in told)
+        choose_engine(network(), ExecutionConfig(device, "native"))
+    assert len(str(error.value).splitlines()) == 1
+    assert reason in str(error.value) and "train.engine: auto" in str(error.value)
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_the_compilers_package_pytorch_computes_and_the_reason_says_that_results_differ() -> None:
+    choice = choose_engine(model_5(), AUTO)
+    assert choice.execution == TORCH
+    assert all(words in choice.reason for words in ("ziglang", "make setup", "differ"))
+    assert len(choice.reason.splitlines()) == 1
+    # A layer that the kernels do not know is named all the same.
+    assert "Skipping" in choose_engine(unsupported(), AUTO).reason
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_the_compilers_package_kernels_asked_for_by_name_are_refused() -> None:
+    with pytest.raises(InputError, match=r"train\.engine: native .*ziglang.*train\.engine: auto"):
+        choose_engine(model_5(), NATIVE)
+    with pytest.raises(InputError, match="ziglang"):
+        native.compile(model_5(), 32, 1)
+
+
+@pytest.mark.usefixtures("not_loaded")
+@pytest.mark.parametrize("cache", [None, "", "kernels of mine"])
+def test_kernels_are_compiled_once_into_the_environment_or_the_folder_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: str | None
+) -> None:
+    monkeypatch.delenv("MNIST_CNN_CACHE", raising=False)
+    compiled, made = Path(kernels.load()._name), []
+
+    def compile_anew(library: Path) -> None:
+        made.append(library)
+        library.parent.mkdir(parents=True)
+        shutil.copy(compiled, library)
+
+    monkeypatch.setattr(kernels, "_compile", compile_anew)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
+    if cache is not None:
+        monkeypatch.setenv("MNIST_CNN_CACHE", cache and str(tmp_path / cache))
+    folder = tmp_path / cache if cache else tmp_path / "environment" / "cache" / "mnist_cnn"
+    for _ in range(2):
+        kernels.load.cache_clear()
+        assert Path(kernels.load()._name) == folder / compiled.name
+    assert made == [folder / compiled.name]
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_network_that_is_computed_right_passes_and_nothing_is_touched(name: str) -> None:
     network = build(name)
-    compute = choose_engine(network, Compute(CPU, "auto")).compute
     before, random = copy.deepcopy(network.state_dict()), torch.get_rng_state()
-    check_engine(network, IMAGES, compute)
+    check_engine(network, INPUTS, choose_engine(network, AUTO).execution)
     assert torch.equal(torch.get_rng_state(), random) and network.training
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
 
 
 def test_a_network_that_would_be_computed_as_another_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     # As if the kernels took a network for a row of its layers.
-    def admit(network: nn.Module, *rest: int) -> NativeNetwork:
+    def admit(network: nn.Module, *_: int) -> NativeNetwork:
         return NativeNetwork(nn.Sequential(*network.children()), (1, 28, 28), 32)
 
-    monkeypatch.setattr(engine, "_native", admit)
-    assert supports(foreign()) is not None
+    monkeypatch.setattr(native, "compile", admit)
+    assert native.supports(unsupported()) is not None
     with pytest.raises(InputError, match=r"training mode .*engine: torch"):
-        check_engine(foreign(), IMAGES, Compute(CPU, "native"))
+        check_engine(unsupported(), INPUTS, NATIVE)
 
 
 @pytest.mark.parametrize("mode", ["training", "evaluation"])
@@ -96,21 +166,21 @@ def test_each_mode_is_compared(monkeypatch: pytest.MonkeyPatch, mode: str) -> No
 
     monkeypatch.setattr(NativeNetwork, "_forward", wrong)
     with pytest.raises(InputError, match=f"in {mode} mode"):
-        check_engine(build("model_4"), IMAGES, Compute(CPU, "native"))
+        check_engine(build("model_4"), INPUTS, NATIVE)
 
 
-def test_scores_that_are_no_numbers_where_pytorchs_are_are_no_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_that_are_not_finite_where_pytorchs_are_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NativeNetwork, "_forward", lambda *_, **__: torch.full((32, 10), torch.nan))
     with pytest.raises(InputError, match="nan"):
-        check_engine(build("model_4"), IMAGES, Compute(CPU, "native"))
+        check_engine(build("model_4"), INPUTS, NATIVE)
 
 
 @pytest.mark.parametrize("name", ["model_2", "model_4"])
 def test_a_single_image_is_compared_in_evaluation_mode(name: str) -> None:
-    check_engine(build(name), IMAGES[:1], Compute(CPU, "native"))
+    check_engine(build(name), INPUTS[:1], NATIVE)
 
 
-def test_a_network_that_pytorch_finds_not_finite_is_left_to_the_run() -> None:
+def test_a_network_whose_logits_are_not_finite_by_pytorch_either_is_left_to_the_run() -> None:
     network = build("model_4")
     torch.nn.init.constant_(next(network.parameters()), torch.nan)
-    check_engine(network, IMAGES, Compute(CPU, "native"))
+    check_engine(network, INPUTS, NATIVE)
