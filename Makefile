@@ -17,7 +17,7 @@ repro: setup
 	@python -m tools.show --numbers metrics/comparison.csv --pictures plots/pictures
 
 test: setup
-	python -m pytest --numprocesses auto
+	python -m pytest --numprocesses auto --dist loadgroup
 
 # An hour and more on two cores; stopped, it goes on where it was.
 study: .venv/ready

@@ -35,5 +35,7 @@ def restored_state() -> Iterator[None]:
     np.random.set_state(numpy)
     torch.set_rng_state(pytorch)
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+    # To set it takes seconds, the first time.
+    if torch.are_deterministic_algorithms_enabled() != deterministic:
+        torch.use_deterministic_algorithms(deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]

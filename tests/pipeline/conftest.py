@@ -1,74 +1,152 @@
-"""A project of its own for each test: this repository's files, small data, the real dvc."""
+"""Projects of their own for tests: this repository's files, small data, the real dvc.
+
+``project`` has everything for real. ``stubbed`` has stages that compute nothing, for tests of which of them run. Each is
+reproduced once a session, whichever worker comes first, and copied for each test.
+"""
 
 import gzip
 import hashlib
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
-from tests.pipeline.small_project import MODELS, ROOT, STUDY, Project, copy_repository, few_digits, idx
+from tests.helpers import ROOT, idx
+from tests.pipeline.small_project import MODELS, STUBBED_MODELS, STUDY, Project, copy_repository, few_digits
 
 # What the pipelines make, and the tests.
 NOT_COPIED = ("metrics/", "plots/", "dvc.lock", "study/dvc.lock", "study/records/", "tests/")
+STUB = '"""A stand-in: see stub.py."""\n\nfrom stages.stub import main\n\nmain()\n'
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of PyTorch and of the kernels would wait for those of other tests; results do not depend on them."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
-def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The repository with small data, reproduced once and committed."""
-    folder, mirror = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("mirror")
-    copy_repository(folder, lambda name: not name.startswith(NOT_COPIED))
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all workers of this session have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
 
-    # The download stage accepts the canonical files alone: in this copy, the small files' sums are canonical.
-    source = folder / "src/mnist_cnn/download.py"
-    program = source.read_text()
-    for part, count, seed in (("train", 400, 0), ("t10k", 100, 1)):
-        images, labels = few_digits(count, seed)
-        for name, content in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
-            (mirror / f"{name}.gz").write_bytes(gzip.compress(idx(content)))
-            program, replaced = re.subn(rf'("{name}": )"\w+"', rf'\1"{hashlib.md5(idx(content)).hexdigest()}"', program)
-            assert replaced == 1
-    source.write_text(program)
 
-    def shrink(params: dict[str, Any]) -> None:
+def once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """``folder`` as ``make`` makes it, in whichever worker comes first; the others wait."""
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            unfinished = folder.with_name(f"{folder.name}.part")
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mirror(shared: Path) -> Path:
+    """A folder with small files by MNIST's names."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        for split, count, seed in (("train", 400, 0), ("t10k", 100, 1)):
+            images, labels = few_digits(count, seed)
+            for name, content in ((f"{split}-images-idx3-ubyte", images), (f"{split}-labels-idx1-ubyte", labels)):
+                (folder / f"{name}.gz").write_bytes(gzip.compress(idx(content), mtime=0))
+
+    return once(shared / "mirror", make)
+
+
+def shrink(project: Project, models: tuple[str, ...]) -> None:
+    def change(params: dict[str, Any]) -> None:
         params["split"] |= {"train": 300, "val": 100}
         params["model"] = "model_5"
-        # An average over a few steps, as there are few: over more, nothing would be learned.
+        # An EMA over a few steps, as there are few: over more, nothing would be learned.
         short = {"epochs": 1, "batch_size": 32, "ema_decay": 0.5}
-        params["models"] = {name: params["models"][name] | short for name in MODELS}
-        params["models"]["model_5"] |= {"deskew": True, "views": 5}
+        params["models"] = {name: params["models"][name] | short for name in models}
+        params["models"]["model_5"] |= {"deskew": True, "tta": True}
 
-    project = Project(folder, mirror)
-    project.edit_params(shrink)
-    (folder / "study/params.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    project.edit_params(change)
+    study = project.folder / "study/params.yaml"
+    study.write_text(yaml.safe_dump(STUDY, sort_keys=False))
+
+
+def reproduce(project: Project) -> None:
     project.run("git", "init", "--quiet")
     project.commit()
     project.dvc("repro")
     project.commit()
-    return project
+
+
+@pytest.fixture(scope="session")
+def reproduced(shared: Path, mirror: Path) -> Project:
+    """The repository with small data, reproduced and committed."""
+
+    def make(folder: Path) -> None:
+        copy_repository(folder, lambda name: not name.startswith(NOT_COPIED))
+        # The download stage accepts the canonical files alone: in this copy, the small files' sums are canonical.
+        source = folder / "src/mnist_cnn/prepare/download.py"
+        program = source.read_text()
+        for file in mirror.iterdir():
+            digest = hashlib.md5(gzip.decompress(file.read_bytes())).hexdigest()
+            program, replaced = re.subn(rf'("{file.stem}": )"\w+"', rf'\1"{digest}"', program)
+            assert replaced == 1
+        source.write_text(program)
+        project = Project(folder, mirror)
+        shrink(project, MODELS)
+        reproduce(project)
+
+    return Project(once(shared / "reproduced", make), mirror)
+
+
+@pytest.fixture(scope="session")
+def reproduced_stubs(shared: Path, mirror: Path) -> Project:
+    """The repository with stages that compute nothing (``settings`` is real), reproduced and committed."""
+
+    def make(folder: Path) -> None:
+        copy_repository(folder, lambda name: not name.startswith(NOT_COPIED))
+        for stage in ("download", "split", "train", "evaluate", "report"):
+            (folder / f"stages/{stage}.py").write_text(STUB)
+        shutil.copy(Path(__file__).with_name("stub.py"), folder / "stages/stub.py")
+        project = Project(folder, mirror)
+        shrink(project, STUBBED_MODELS)
+        reproduce(project)
+
+    return Project(once(shared / "stubbed", make), mirror)
+
+
+def copied(project: Project, folder: Path) -> Project:
+    shutil.copytree(project.folder, folder, symlinks=True)
+    return Project(folder, project.mirror)
 
 
 @pytest.fixture
 def project(reproduced: Project, tmp_path: Path) -> Project:
     """A copy of the reproduced repository, to be changed at will."""
-    shutil.copytree(reproduced.folder, tmp_path / "project", symlinks=True)
-    return Project(tmp_path / "project", reproduced.mirror)
+    return copied(reproduced, tmp_path / "project")
 
 
 @pytest.fixture
-def reproduced_with_tables(project: Project) -> Project:
-    """The same, with its own results in the README, and without the study, which has not run in it."""
+def stubbed(reproduced_stubs: Project, tmp_path: Path) -> Project:
+    """A copy of the reproduced repository with stages that compute nothing."""
+    return copied(reproduced_stubs, tmp_path / "project")
+
+
+@pytest.fixture
+def stubbed_with_pages(stubbed: Project) -> Project:
+    """The same, with its own results on its pages, and without the study, which has not run in it."""
     for name in ("study/dvc.yaml", "study/params.yaml"):
-        (project.folder / name).unlink()
-    page = project.read("README.md")
-    for name in set(re.findall(r"<!-- (metrics/\S+\.md) -->", page)):
-        table = project.folder / name
-        if not table.is_file():  # not of the pipeline's making
-            table.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, table)
-    project.run("python", "-m", "tools.readme", "--readme", "README.md")
-    project.commit()
-    return project
+        (stubbed.folder / name).unlink()
+    for page in (stubbed.folder / "README.md", *(stubbed.folder / "docs").glob("*.md")):
+        for name in set(re.findall(r"<!-- (metrics/\S+\.md) -->", page.read_text())):
+            table = stubbed.folder / name
+            if not table.is_file():  # not of the pipeline's making
+                table.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, table)
+    stubbed.run("python", "-m", "tools.readme", "--root", ".")
+    stubbed.commit()
+    return stubbed

@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,12 +13,15 @@ from typing import Any
 import numpy as np
 import yaml
 
-ROOT = Path(__file__).parents[2]
-MODELS = ("model_1", "model_3", "model_5")
+from tests.helpers import ROOT, idx
+
+# Those of the project whose stages are real, and of the one whose stages compute nothing.
+MODELS = ("model_1", "model_5")
+STUBBED_MODELS = ("model_1", "model_3", "model_5")
 STUDY = {
-    "seeds": {"model_3": 2, "model_5": 3},
-    "equal": {"recipe": "model_5", "seeds": 2},
-    "ablation": {"model": "model_5", "seeds": 2, "changes": {"no_average": {"recipe": {"ema_decay": 0.0}}}},
+    "seeds": {"model_1": 2, "model_5": 3},
+    "shared": {"recipe": "model_5", "seeds": 2},
+    "ablation": {"model": "model_5", "seeds": 2, "changes": {"no_ema": {"recipe": {"ema_decay": 0.0}}}},
 }
 
 
@@ -90,10 +92,6 @@ def stages_run(told: str) -> list[str]:
     return re.findall(r"Running stage '(.+)'", told)
 
 
-def idx(array: np.ndarray) -> bytes:
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
-
-
 def few_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Noisy images with a bright square whose place tells the class."""
     generator = np.random.default_rng(seed)
@@ -103,3 +101,16 @@ def few_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         row, column = 4 + 12 * (label // 5), 2 + 5 * (label % 5)
         image[row : row + 6, column : column + 5] = 255
     return images, labels
+
+
+def printed(page: str, section: str) -> list[str]:
+    """The commands that a section of a page prints, without their comments, continued lines joined."""
+    text = re.split(r"^##+ ", (ROOT / page).read_text().split(f"# {section}\n")[1], flags=re.MULTILINE)[0]
+    lines = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ").splitlines()
+    return [command for line in lines if (command := re.sub(r"\s+#.*", "", line).strip())]
+
+
+def run_printed(project: Project, command: str) -> str:
+    """What a command from a page prints; make sets up no environment."""
+    command = command.replace("make ", "make --no-print-directory --old-file=.venv/ready ")
+    return project.run("bash", "-c", command).stdout

@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from mnist_cnn.settings.params import load
-from mnist_cnn.plotting import COLOURS, model_style
+from mnist_cnn.report.figures.style import COLOURS, model_style
+from tests.helpers import ROOT
+from tests.pipeline.small_project import Project, copy_repository
 from tools import plots_page
-from tests.pipeline.small_project import ROOT, Project, copy_repository
+
+# One worker draws the pages for all.
+pytestmark = pytest.mark.xdist_group("charts")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 EPOCHS = {name: recipe.epochs for name, recipe in load(ROOT / "params.yaml").models.items()}

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.pipeline.small_project import ROOT, Project
+from tests.helpers import ROOT
+from tests.pipeline.small_project import Project
 
 # What such a machine has, of all that the environment here has; the standard library goes without saying.
 THERE = (
@@ -22,7 +23,7 @@ BARE = f"""
 import sys
 from importlib.machinery import PathFinder
 
-OWN = ("benchmark", "stages", "mnist_cnn", "tests", "conftest", "test_device")
+OWN = ("benchmark", "stages", "tools", "mnist_cnn", "tests", "conftest", "test_device")
 
 
 class Bare(PathFinder):
@@ -52,6 +53,7 @@ def bare(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     pip.write_text(f'#!/bin/sh\ncase "$*" in *"pip install"*) exit 0 ;; esac\nexec {sys.executable} "$@"\n')
     pip.chmod(0o755)
     (project.folder / "tests/unit").mkdir(parents=True)
+    (project.folder / "tests/helpers.py").write_text((ROOT / "tests/helpers.py").read_text())
     (project.folder / "tests/unit/test_device.py").write_text("def test_device(request): assert request.config")
     (project.folder / "tests/conftest.py").write_text((ROOT / "tests/conftest.py").read_text())
     for name, value in {

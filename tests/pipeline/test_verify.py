@@ -2,21 +2,20 @@
 
 from pathlib import Path
 
-from tests.pipeline.small_project import Project
-from tests.pipeline.test_experiments import printed, run
+from tests.pipeline.small_project import Project, printed, run_printed
 
 
 def verify(project: Project) -> list[str]:
     """The lines that are not ok; the status says whether there are any."""
-    ended = project.run("python", "-m", "tools.verify", "--readme", "README.md", check=False)
+    ended = project.run("python", "-m", "tools.verify", "--root", ".", check=False)
     assert "Traceback" not in ended.stderr
     bad = [line for line in ended.stdout.splitlines() if not line.startswith("ok ")]
     assert ended.returncode == (1 if bad else 0), ended.stderr
     return bad
 
 
-def test_each_fault_is_named_in_its_line(reproduced_with_tables: Project) -> None:
-    project = reproduced_with_tables
+def test_each_fault_is_named_in_its_line(stubbed_with_pages: Project) -> None:
+    project = stubbed_with_pages
     assert verify(project) == []
 
     def edit(path: str, old: str, new: str) -> None:
@@ -39,12 +38,12 @@ def test_each_fault_is_named_in_its_line(reproduced_with_tables: Project) -> Non
     project.run("git", "restore", "metrics")
 
     edit("README.md", "| **model_1** |", "| **model one** |")
-    assert verify(project) == ["bad  README.md: other tables than metrics/ (make readme)"]
+    assert verify(project) == ["bad  pages: README.md (make readme)"]
     project.run("git", "restore", "README.md")
 
 
-def test_what_the_remote_lacks_is_named(reproduced_with_tables: Project, tmp_path: Path) -> None:
-    project = reproduced_with_tables
+def test_what_the_remote_lacks_is_named(stubbed_with_pages: Project, tmp_path: Path) -> None:
+    project = stubbed_with_pages
     project.dvc("remote", "add", "--local", "--default", "shelf", str(tmp_path / "shelf"))
     [line] = verify(project)
     assert line.startswith("bad  remote: ") and "checkpoints/model_1.safetensors" in line
@@ -59,14 +58,14 @@ def test_what_the_remote_lacks_is_named(reproduced_with_tables: Project, tmp_pat
 
 
 def test_a_clone_without_data_is_verified_and_a_hook_keeps_stale_results_out(
-    reproduced_with_tables: Project, tmp_path: Path
+    stubbed_with_pages: Project, tmp_path: Path
 ) -> None:
-    project = reproduced_with_tables
+    project = stubbed_with_pages
     project.run("git", "clone", "--quiet", ".", str(tmp_path / "clone"))
     clone = Project(tmp_path / "clone", project.mirror)
     assert verify(clone) == []
-    [hook] = [command for command in printed("When …") if "pre-commit" in command]
-    run(clone, hook)
+    [hook] = [command for command in printed("docs/using.md", "When …") if "pre-commit" in command]
+    run_printed(clone, hook)
     clone.edit_params(lambda params: params.update(model="model_1"))
     clone.run("git", "add", "params.yaml")
     ended = clone.run("git", "commit", "--message", "stale", check=False)

