@@ -216,7 +216,7 @@ def reach_target(settings: Settings, end: float) -> str:
     target = settings.loaded().targets.test_accuracy
     header = (TARGET_MODEL, f"To {target} %", "Epoch", "All epochs", "Before the first", "An epoch, median")
     rows = []
-    for name, told in (("cold", "fresh process"), ("warm", "again in it")):
+    for name, label in (("cold", "fresh process"), ("warm", "again in it")):
         run = runs[name]
         began = runs["spawned"] if name == "cold" else run["started"]
         way = way_to_target(run | {"spawned": began}, run["test_accuracies"], target)
@@ -224,7 +224,7 @@ def reach_target(settings: Settings, end: float) -> str:
         moments = [run["began"], *run["ends"]]
         epochs = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
         times = (f"{moments[-1] - began:.1f} s", f"{moments[0] - began:.1f} s", f"{median(epochs):.2f} s")
-        rows.append([told, *reached, *times])
+        rows.append([label, *reached, *times])
     accuracies = ", ".join(f"{accuracy:.2f}" for accuracy in runs["cold"]["test_accuracies"])
     said = f"Measured afterwards, from the weights saved at each epoch's end: {accuracies} % in the fresh process."
     same = runs["cold"]["test_accuracies"] == runs["warm"]["test_accuracies"]
@@ -252,15 +252,15 @@ def profile_steps(settings: Settings, end: float) -> str:
 def verdict(name: str, figures: dict[str, Any]) -> list[str]:
     """What limits a step, and what the device does most of the time."""
     heaviest = "; ".join(f"{_short(kernel)} {_milliseconds(ms)}" for kernel, ms in figures["heaviest"])
-    told = f"- {name}, {figures['steps']} steps: "
+    text = f"- {name}, {figures['steps']} steps: "
     if figures["busy_ms"] is not None:
         busy = figures["busy_ms"] / figures["ms"]
         limit = "its own work is the limit" if busy > 0.5 else "launching and waiting are the limit"
-        told += (
+        text += (
             f"the device is busy {busy:.0%} of the time, so {limit}; {figures['operations']:.0f} operations and "
             f"{figures['launches']:.0f} launches a step. "
         )
-    return [f"{told}Most time takes: {heaviest}."]
+    return [f"{text}Most time takes: {heaviest}."]
 
 
 def _milliseconds(value: float | None) -> str:

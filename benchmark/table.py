@@ -34,11 +34,11 @@ def render(result: dict[str, Any]) -> str:
 
 def headline(result: dict[str, Any]) -> str:
     """The benchmark in two sentences of Markdown."""
-    ways = result["time_to_target"]
+    ways, cores = result["time_to_target"], result["machine"]["cores"]
+    classical, torch = (result[f"speedup{way}_total_spread"]["median"] for way in ("", "_torch"))
     text = (
-        f"On {result['machine']['cores']} CPU cores, training is **{result['speedup_total_spread']['median']:.1f} times** "
-        f"as fast as the usual PyTorch loop, over all models, and {result['speedup_torch_total_spread']['median']:.1f} "
-        "times as fast as this project's own loop with PyTorch's layers."
+        f"On {cores} CPU cores, training is **{classical:.1f} times** as fast as the usual PyTorch loop, over all models, "
+        f"and {torch:.1f} times as fast as this project's own loop with PyTorch's layers."
     )
     if ways["own"]["reached"]:
         text += f" {TARGET_MODEL} reaches {ways['test_accuracy']} % after {ways['own']['seconds']:.0f} seconds."
@@ -71,13 +71,13 @@ def _times(spread: dict[str, float]) -> str:
 
 def _way_to_target(result: dict[str, Any]) -> str:
     ways = result["time_to_target"]
-    told = []
+    words = []
     for title, way in (("`fit`", ways["own"]), ("the classical loop with the original recipe", ways["classical"])):
         reached = "reaches it after" if way["reached"] else "does not reach it in"
-        told.append(f"{title} {reached} {way['epoch']} epochs, {way['seconds']:.0f} s")
+        words.append(f"{title} {reached} {way['epoch']} epochs, {way['seconds']:.0f} s")
     text = (
         f"**To {ways['test_accuracy']} % of the test set** (model_5, one seed, from a cold start, the kernels compiled "
-        f"anew): {', '.join(told)}"
+        f"anew): {', '.join(words)}"
     )
     if ways["own"]["reached"]:
         bound = "" if ways["classical"]["reached"] else "at least "

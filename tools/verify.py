@@ -15,7 +15,7 @@ from tools.pages import filled, pages
 def main(root: Path) -> None:
     """Say, in a line each, whether dvc.lock, the results, the pages' tables and the remote are as they should be.
 
-    A study of other code or settings is told of as well, but is no fault: it takes an hour and more, and looks at the
+    A study of other code or settings is named as well, but is no fault: it takes an hour and more, and looks at the
     test set, which not every change of a recipe should.
 
     Changes nothing. Ends with status 1 where one is not. Data that is not here is not missed: a fresh clone can be

@@ -87,9 +87,9 @@ def copy_repository(folder: Path, wanted: Callable[[str], bool]) -> None:
             shutil.copy(ROOT / name, folder / name)
 
 
-def stages_run(told: str) -> list[str]:
+def stages_run(output: str) -> list[str]:
     """The names of the stages that DVC says it runs, in order; those taken from its cache are not among them."""
-    return re.findall(r"Running stage '(.+)'", told)
+    return re.findall(r"Running stage '(.+)'", output)
 
 
 def few_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

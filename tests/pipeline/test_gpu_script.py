@@ -99,6 +99,7 @@ def test_what_fails_is_named_and_the_rest_goes_on(bare: Project) -> None:
     # There is no model_5 to reach the target with.
     with_models(bare, "model_1", "model_3")
     (bare.folder / "metrics/model_1.json").unlink()
+    shutil.copy(bare.folder / "metrics/model_5.json", bare.folder / "metrics/model_3.json")
     (bare.folder / "tests/unit/test_device.py").write_text("def test_device(): assert not 'right'")
     ended = run(bare)
     assert ended.returncode == 1

@@ -69,10 +69,10 @@ def test_a_model_of_other_layers_trains_out_of_the_box_and_is_in_all_results(pro
     pictures = {file.name for file in (project.folder / "plots/pictures").iterdir()}
     add_model(project)
     ran = project.dvc("repro").stdout
-    told = stages_run(ran)
+    output = stages_run(ran)
     # The helper concerns all models.
     every = [*before, NAME]
-    assert set(told) == {
+    assert set(output) == {
         "settings",
         *(f"train@{name}" for name in every),
         *(f"evaluate@{name}" for name in every),

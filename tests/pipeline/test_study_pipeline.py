@@ -81,9 +81,9 @@ def test_with_nothing_changed_nothing_runs_and_everything_again_gives_the_same_b
 
 def test_a_changed_recipe_repeats_the_trials_by_it_and_no_others(study: Project) -> None:
     study.edit_params(lambda params: params["models"]["model_1"].update(max_lr=0.03))
-    told = study.dvc(*STUDY).stdout
-    assert "9 trials, 7 of them done" in told
-    assert "own/model_1-2: validation" in told
+    output = study.dvc(*STUDY).stdout
+    assert "9 trials, 7 of them done" in output
+    assert "own/model_1-2: validation" in output
     assert study.run("git", "status", "--porcelain", "study/records").stdout.split() == [
         *("M", "study/records/own/model_1-1.json", "M", "study/records/own/model_1-2.json"),
     ]
@@ -98,13 +98,13 @@ def test_another_number_of_seeds_adds_and_removes_trials(study: Project) -> None
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "output"),
     [
         ('raise ValueError("of seed 2")', "failed: ValueError: of seed 2"),
         ("import os; os.kill(os.getpid(), 9)", "failed: its process ended with status -9"),
     ],
 )
-def test_a_trial_that_fails_is_named_and_leaves_the_others_alone(study: Project, fault: str, told: str) -> None:
+def test_a_trial_that_fails_is_named_and_leaves_the_others_alone(study: Project, fault: str, output: str) -> None:
     path = study.folder / "src/mnist_cnn/models/model_1.py"
     whole = path.read_text()
     lines = ["    import torch", "    if torch.initial_seed() == 2:", f"        {fault}", "    return stack("]
@@ -113,7 +113,7 @@ def test_a_trial_that_fails_is_named_and_leaves_the_others_alone(study: Project,
     ended = study.dvc(*STUDY, check=False)
     assert ended.returncode != 0
     for name in ("own/model_1-2", "shared/model_1-2"):
-        assert f"error: {name} {told}" in ended.stderr
+        assert f"error: {name} {output}" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert set(records(study)) == set(TRIALS) - {"own/model_1-2", "shared/model_1-2"}
     # Mended, it goes on with what is missing: here with all of that model, whose file has changed.
@@ -138,12 +138,12 @@ def test_an_interrupted_study_ends_everywhere_and_goes_on_where_it_was(study: Pr
             for _ in range(2):
                 assert any("own/model_1" in line for line in iter(process.stdout.readline, ""))
             process.send_signal(how)
-            _, told = process.communicate(timeout=60)
+            _, output = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == 130
-    assert told.splitlines()[-1] == "interrupted: 'make study' goes on from here"
-    assert "Traceback" not in told
+    assert output.splitlines()[-1] == "interrupted: 'make study' goes on from here"
+    assert "Traceback" not in output
     assert study.processes() == []
     study.run("git", "checkout", "params.yaml")
     assert study.repro("study/dvc.yaml") == []

@@ -43,9 +43,9 @@ def report(project: Project, workflow: str, tmp_path: Path) -> str:
     """What the workflow's step 'Report' hands over, which is what the run's page shows."""
     (tmp_path / "summary.md").unlink(missing_ok=True)
     project.run(*script(workflow, "Report"))
-    told = (tmp_path / "report.md").read_text()
-    assert (tmp_path / "summary.md").read_text() == told
-    return told
+    output = (tmp_path / "report.md").read_text()
+    assert (tmp_path / "summary.md").read_text() == output
+    return output
 
 
 def test_a_pull_request_without_results_gets_them_and_one_with_results_is_confirmed(
@@ -56,26 +56,26 @@ def test_a_pull_request_without_results_gets_them_and_one_with_results_is_confir
     steps.edit_params(lambda params: params["models"]["model_3"].update(max_lr=0.04))
     steps.commit()
     steps.run(*script("report", "Reproduce"))
-    told = report(steps, "report", tmp_path)
-    assert "- ⚠️ The committed results are of other code or settings (stages: `settings`, `train@model_3`, " in told
-    assert "train@model_5" not in told
-    assert re.search(r"\| `models.model_3.max_lr` \| `[\d.]+` \| `0.04` \|", told)
-    assert "- No change: `model_1`, `model_5`" in told
+    output = report(steps, "report", tmp_path)
+    assert "- ⚠️ The committed results are of other code or settings (stages: `settings`, `train@model_3`, " in output
+    assert "train@model_5" not in output
+    assert re.search(r"\| `models.model_3.max_lr` \| `[\d.]+` \| `0.04` \|", output)
+    assert "- No change: `model_1`, `model_5`" in output
 
     steps.run("git", "add", "--all")
     steps.run("git", "commit", "--quiet", "--amend", "--no-edit")
     steps.run(*script("report", "Reproduce"))
-    told = report(steps, "report", tmp_path)
-    assert "- ✅ `make repro` leaves the committed results as they are" in told
-    assert "- No change: `model_1`, `model_5`" in told
+    output = report(steps, "report", tmp_path)
+    assert "- ✅ `make repro` leaves the committed results as they are" in output
+    assert "- No change: `model_1`, `model_5`" in output
 
 
 def test_a_run_that_has_the_cache_alone_trains_nothing(steps: Project) -> None:
     """As a later run finds it: files of the commit, and DVC's cache."""
     for folder in ("data", "checkpoints"):
         shutil.rmtree(steps.folder / folder)
-    told = steps.run(*script("report", "Reproduce")).stdout
-    assert "stages.train" not in told and "stages.download" not in told
+    output = steps.run(*script("report", "Reproduce")).stdout
+    assert "stages.train" not in output and "stages.download" not in output
     assert steps.run("git", "status", "--porcelain").stdout == ""
 
 
@@ -89,11 +89,11 @@ def test_an_experiment_runs_with_the_settings_that_were_typed(
     }.items():
         monkeypatch.setenv(name, value)
     steps.run(*script("experiment", "Run"))
-    told = report(steps, "experiment", tmp_path)
-    assert told.startswith("## Experiment `slow`\n")
-    assert re.search(r"\| `models.model_3.max_lr` \| `[\d.]+` \| `0.04` \|", told)
-    assert "- Selected is `model_1`; on `HEAD` it is `model_5`" in told
-    assert "\ndvc exp run -S models.model_3.max_lr=0.04 -S model=model_1\n" in told
+    output = report(steps, "experiment", tmp_path)
+    assert output.startswith("## Experiment `slow`\n")
+    assert re.search(r"\| `models.model_3.max_lr` \| `[\d.]+` \| `0.04` \|", output)
+    assert "- Selected is `model_1`; on `HEAD` it is `model_5`" in output
+    assert "\ndvc exp run -S models.model_3.max_lr=0.04 -S model=model_1\n" in output
     assert "slow" in steps.dvc("exp", "list", "--name-only").stdout
 
 
@@ -113,6 +113,6 @@ def test_what_was_typed_is_text_to_the_report_as_well(
     typed = "a=$(touch made) b=`touch made` c=$(shell touch made) ';touch made' --d"
     for name, value in {"BASE": "HEAD", "EXPERIMENT": typed, "SETTINGS": typed}.items():
         monkeypatch.setenv(name, value)
-    told = report(steps, "experiment", tmp_path)
-    assert "-S 'a=$(touch' -S 'made)' " in told
+    output = report(steps, "experiment", tmp_path)
+    assert "-S 'a=$(touch' -S 'made)' " in output
     assert not (steps.folder / "made").exists()

@@ -68,8 +68,8 @@ def _judged(
             f"report is on what `make repro` has made of the commit{run.to_download}"
         )
         return here, [note], []
-    told = reproduction(committed, here)
-    return committed, [told.line], told.sections
+    found = reproduction(committed, here)
+    return committed, [found.line], found.sections
 
 
 class _Run(NamedTuple):

@@ -234,7 +234,7 @@ class _Model(NamedTuple):
         return None if value is None or math.isnan(value) else value
 
     def shown(self, key: str) -> str:
-        """A metric with as many decimals as it is told with."""
+        """A metric with its usual decimals."""
         value = self.value(key)
         return "–" if value is None else _COMPARED[key].text(value)
 

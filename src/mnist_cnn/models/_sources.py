@@ -1,4 +1,4 @@
-"""Which modules of this repository a model imports: DVC follows no imports, so those it is not told of are refused."""
+"""Which modules of this repository a model imports: DVC follows no imports, so others are refused."""
 
 import ast
 import sys

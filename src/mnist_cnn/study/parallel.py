@@ -1,4 +1,4 @@
-"""Work in processes side by side, each of which may fail without the others."""
+"""Work in parallel processes, each of which may fail without the others."""
 
 import multiprocessing
 import signal
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 # Forked from a process that has loaded what the work needs, where the system can: seconds saved a task.
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
-# For a process that has told all, or was told to end, and has not ended yet.
+# For a process that has reported all, or was told to end, and has not ended yet.
 _PATIENCE_S = 10
 
 
 class Progress(NamedTuple):
-    """A task told how far it is."""
+    """How far a task is."""
 
     value: Any
 
@@ -73,14 +73,14 @@ def run_parallel(
                     pipe: Any = ready
                     place, process = running[pipe]
                     try:
-                        told: Progress | Done | Failed = pipe.recv()
+                        message: Progress | Done | Failed = pipe.recv()
                     except (EOFError, OSError):  # its process has ended, perhaps in the middle of a message
-                        told = Failed(f"its process ended with status {_end(process)}")
-                    if not isinstance(told, Progress):
+                        message = Failed(f"its process ended with status {_end(process)}")
+                    if not isinstance(message, Progress):
                         del running[pipe]
                         pipe.close()
                         _end(process)
-                    yield place, told
+                    yield place, message
         finally:
             for _, process in running.values():
                 process.terminate()
@@ -133,7 +133,7 @@ def _worker(work: Callable[..., Any], task: tuple, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(BrokenPipeError):
         try:
-            told: Done | Failed = Done(work(*task, lambda value: pipe.send(Progress(value))))
+            message: Done | Failed = Done(work(*task, lambda value: pipe.send(Progress(value))))
         except Exception as error:
-            told = Failed(" ".join(f"{type(error).__name__}: {error}".split()))
-        pipe.send(told)
+            message = Failed(" ".join(f"{type(error).__name__}: {error}".split()))
+        pipe.send(message)

@@ -72,7 +72,7 @@ def fit(
         execution: an engine "auto" is decided here.
 
     Raises:
-        InputError: a loss, a weight or a statistic is no longer finite; told with epoch, step and learning rate, at
+        InputError: a loss, a weight or a statistic is no longer finite, with epoch, step and learning rate, at
             once on the CPU, on other devices at the epoch's end, because looking at a number there stops the work.
     """
     execution = choose_engine(network, execution).execution
