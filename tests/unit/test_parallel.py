@@ -1,4 +1,4 @@
-"""Work side by side: results, failures and progress come back, and nothing is left behind."""
+"""Work in parallel: results, failures and progress come back, and no process is left behind."""
 
 import multiprocessing
 import os
@@ -10,7 +10,7 @@ from multiprocessing.process import BaseProcess
 
 import pytest
 
-from mnist_cnn import parallel
+from mnist_cnn.study import parallel
 from mnist_cnn.study.parallel import Done, Failed, Progress, run_parallel
 
 
