@@ -37,20 +37,37 @@ def test_only_the_jobs_that_comment_may_write_and_that_alone() -> None:
 
 @pytest.mark.parametrize("job", ["comment/comment", "experiment/comment"])
 def test_a_job_that_may_write_runs_nothing_but_the_post(job: str) -> None:
-    assert using("checkout", job) == [{"persist-credentials": False}]
-    [run] = [step["run"] for step in JOBS[job]["steps"] if "run" in step]
-    assert run.startswith("python3 -m tools.pull_request.comment ") and "\n" not in run
+    actions = [step["uses"].split("@")[0] for step in JOBS[job]["steps"] if "uses" in step]
+    assert actions == ["actions/checkout", "actions/download-artifact", "actions/github-script"]
+    [checkout], [download], [post] = (using(name.removeprefix("actions/"), job) for name in actions)
+    assert checkout == {"ref": "${{ github.event.repository.default_branch }}", "persist-credentials": False}
     # What was handed over lies outside the folder whose code runs.
-    [download] = using("download-artifact", job)
-    assert download["path"].startswith("${{ runner.temp }}/")
-    assert '"$RUNNER_TEMP/report/report.md"' in run
+    assert download["path"] == "${{ runner.temp }}/report"
+    [write] = [step["run"] for step in JOBS[job]["steps"] if "run" in step]
+    [topic] = re.findall(
+        r'python3 -m tools\.pull_request\.comment --topic "([\w $]+)" '
+        r'--report "\$RUNNER_TEMP/report/report\.md" --out "\$RUNNER_TEMP/comment\.md"',
+        write,
+    )
+    assert write.endswith('/comment.md"') and "\n" not in write
+    assert topic == ("pull request" if job == "comment/comment" else "experiment $EXPERIMENT")
+    assert post == {
+        "retries": 3,
+        "script": "return await require('./.github/scripts/comment.js')({github, context, core})",
+    }
+    assert JOBS[job]["steps"][-1]["env"]["COMMENT"] == "${{ runner.temp }}/comment.md"
 
 
-def test_a_token_is_handed_to_nothing_but_the_post() -> None:
-    for name, step in STEPS:
-        if "github.token" in str(step) or "secrets" in str(step):
-            assert name.endswith("/comment"), step
-    assert not [name for name, workflow in WORKFLOWS.items() if "secrets." in str(workflow)]
+def test_a_job_that_may_write_needs_nothing_installed() -> None:
+    """Nothing is installed there: the script requires what Node.js has. Of the module a test of its own tells."""
+    script = (FOLDER.parent / "scripts/comment.js").read_text()
+    assert re.findall(r"require\('(.*?)'\)", script) == ["node:fs"]
+
+
+def test_a_token_is_handed_to_nothing_but_the_download_from_another_run() -> None:
+    told = [(name, step["uses"]) for name, step in STEPS if "github.token" in str(step)]
+    assert [(name, use.split("@")[0]) for name, use in told] == [("comment/comment", "actions/download-artifact")]
+    assert [name for name, workflow in WORKFLOWS.items() if "secrets." in str(workflow)] == []
 
 
 def test_nothing_runs_a_strangers_code_with_rights() -> None:
@@ -63,8 +80,9 @@ def test_nothing_runs_a_strangers_code_with_rights() -> None:
     }
 
 
-def test_nothing_is_put_into_a_shells_text() -> None:
-    assert [step["run"] for _, step in STEPS if "${{" in step.get("run", "")] == []
+def test_nothing_is_put_into_a_shells_or_a_scripts_text() -> None:
+    scripts = [step.get("run") or step.get("with", {}).get("script", "") for _, step in STEPS]
+    assert [script for script in scripts if "${{" in script] == []
 
 
 @pytest.mark.parametrize("script", [step["run"] for _, step in STEPS if "run" in step])
@@ -78,12 +96,13 @@ def test_every_job_has_a_time_limit() -> None:
 
 def test_every_action_is_githubs_own_by_version_and_no_checkout_keeps_a_token() -> None:
     uses = [step["uses"] for _, step in STEPS if "uses" in step]
-    assert [name for name in uses if not re.fullmatch(r"actions/[\w-]+@v\d+", name)] == []
+    assert [name for name in uses if not re.fullmatch(r"actions/[\w-]+(/\w+)?@v\d+", name)] == []
     versions: dict[str, str] = {}
-    for name, version in (use.split("@") for use in uses):
+    for name, version in (re.split("(?:/restore|/save)?@", use) for use in uses):
         assert versions.setdefault(name, version) == version, f"{name} in two versions"
     for job in JOBS:
         assert all(checkout["persist-credentials"] is False for checkout in using("checkout", job))
+    assert versions["actions/github-script"] == "v8"
 
 
 def test_the_comment_follows_the_report_and_finds_what_it_handed_over() -> None:
@@ -99,9 +118,35 @@ def test_the_comment_follows_the_report_and_finds_what_it_handed_over() -> None:
     assert download["run-id"] == "${{ github.event.workflow_run.id }}"
 
 
-def test_both_jobs_that_train_keep_the_same_cache() -> None:
-    [report], [experiment] = using("cache", "report/report"), using("cache", "experiment/experiment")
+def test_jobs_that_train_start_from_a_cache_that_main_alone_saves() -> None:
+    [report], [experiment] = using("cache/restore", "report/report"), using("cache/restore", "experiment/experiment")
     assert report == experiment
     assert report["path"] == ".dvc/cache"
-    assert "'dvc.lock'" in report["key"]
     assert report["key"].startswith(report["restore-keys"])
+    # All that DVC looks at to tell whether a stage has run before.
+    assert re.findall("'(.*?)'", report["key"]) == ["dvc.lock", "dvc.yaml", "params.yaml", "src/**", "stages/**"]
+
+    savers = {name for name, step in STEPS if re.match("actions/cache(/save)?@", step.get("uses", ""))}
+    assert savers == {"report/report"}
+    [tidy, save] = [
+        step for step in JOBS["report/report"]["steps"] if step.get("id") == "tidy" or "/save@" in step.get("uses", "")
+    ]
+    assert tidy["run"] == ".venv/bin/dvc gc --workspace --force"
+    assert "always()" in tidy["if"] and "github.ref == 'refs/heads/main'" in tidy["if"]
+    # After a model has failed, too, and then under a name of its own.
+    assert save["if"] == "${{ always() && steps.tidy.outcome == 'success' }}"
+    assert save["with"]["path"] == report["path"]
+    assert "'{0}' || '{0}-partial-{1}-{2}'" in save["with"]["key"]
+
+
+def test_every_test_runs_and_unit_tests_on_every_python() -> None:
+    tests = FOLDER.parents[1] / "tests"
+    folders = {folder.name for folder in tests.iterdir() if any(folder.glob("test_*.py"))}
+    ran: dict[str, str] = {}
+    for name in ("tests/unit", "tests/pipeline"):
+        [script] = [step["run"] for step in JOBS[name]["steps"] if step.get("name") == "Test"]
+        ran |= dict.fromkeys(re.findall(r" tests/(\w+)", script), name)
+    assert ran == {"unit": "tests/unit", "docs": "tests/unit", "pipeline": "tests/pipeline"}
+    assert folders == ran.keys()
+    assert JOBS["tests/unit"]["strategy"]["matrix"] == {"python": ["3.10", "3.11", "3.13"]}
+    assert [python["python-version"] for python in using("setup-python", "tests/pipeline")] == ["3.11"]
