@@ -2,17 +2,16 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import vl_convert
 
 from mnist_cnn.models import MODELS
+from mnist_cnn.report.figures.style import COLOURS, MARKERS, model_style
 from mnist_cnn.settings.params import load
-from mnist_cnn.plotting import COLOURS, MARKERS, model_style
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[2]
 TEMPLATES = {path.stem: json.loads(path.read_text()) for path in (ROOT / ".dvc/plots").glob("*.json")}
 OF_MODELS = ("accuracies", "curves", "losses")
 # Vega's names of matplotlib's markers; the last two it has no name for, they are drawn.
@@ -44,7 +43,7 @@ def domain(encoding: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys([*encoding["scale"]["domain"]["unionWith"], *MODELS]))
 
 
-@pytest.mark.parametrize("template", [*OF_MODELS, "parts", "recall"])
+@pytest.mark.parametrize("template", [*OF_MODELS, "splits", "recall"])
 def test_a_model_has_the_same_colour_in_both(template: str) -> None:
     found = scaled(template, "model", "color", "stroke", "fill")
     assert found
@@ -69,13 +68,13 @@ def test_there_are_looks_for_the_storys_models_and_one_more() -> None:
     assert len(COLOURS) == len(set(COLOURS)) == len(MARKERS) == len(set(MARKERS)) == 8
 
 
-@pytest.mark.parametrize("template", [*OF_MODELS, "parts"])
+@pytest.mark.parametrize("template", [*OF_MODELS, "splits"])
 def test_revisions_are_told_apart_by_dashes_where_models_are_by_colour(template: str) -> None:
     dashed = [encoding["field"] for channel, encoding in encodings(TEMPLATES[template]) if channel == "strokeDash"]
     assert dashed == ["rev"]
 
 
-@pytest.mark.parametrize("template", ["accuracies", "parts"])
+@pytest.mark.parametrize("template", ["accuracies", "splits"])
 def test_the_target_is_the_settings(template: str) -> None:
     target = load(ROOT / "params.yaml").targets.test_accuracy
     rule, text = (layer for layer in TEMPLATES[template]["layer"] if "data" in layer)

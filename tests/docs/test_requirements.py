@@ -1,11 +1,11 @@
 """requirements.txt holds exact versions within the ranges of pyproject.toml, and nothing else."""
 
 import re
-from pathlib import Path
 
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers import ROOT
+
 PINS = [Requirement(line) for line in (ROOT / "requirements.txt").read_text().splitlines()]
 
 

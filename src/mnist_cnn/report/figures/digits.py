@@ -49,7 +49,7 @@ def misclassified_digits(model: ModelResult, shown: int) -> Figure:
     figure = _picture_grid(columns, rows, 1.28)
     set_heading(
         figure,
-        f"{model.name} misclassifies {_of(len(images), len(model.misclassified))}, most probable mistakes first\n"
+        f"{_of(len(images), len(model.misclassified))} that {model.name} misclassifies, most probable mistakes first\n"
         "true digit → predicted digit, its probability",
         12,
     )
@@ -105,4 +105,4 @@ def _times(count: int) -> str:
 
 
 def _of(shown: int, total: int) -> str:
-    return f"all {total:,} test images" if shown == total else f"{shown} of {total:,} test images"
+    return f"All {total:,} test images" if shown == total else f"{shown:,} of the {total:,} test images"
