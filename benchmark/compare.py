@@ -90,6 +90,7 @@ def compare(params: Path, raw: Path, splits: Path, repetitions: int, epochs: int
             return run_worker(options | more, cache=cache)
 
         speeds = work("matmul", rows[0], matrix=matrix)
+        del speeds["spawned"]
         compiled = work("compilation", rows[0], compiled=False)["seconds"]
         work("compilation", rows[0])
         counted = work("flops", rows[0], models=names)

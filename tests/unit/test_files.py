@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mnist_cnn import files
 from mnist_cnn.common.files import atomic_write, write_text
+from tests.helpers import ROOT
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -20,23 +20,23 @@ def test_the_file_takes_its_place_when_the_block_ends_and_not_before(tmp_path: P
     path = tmp_path / "weights.bin"
     for name, content in before.items():
         (tmp_path / name).write_bytes(content)
-    with atomic_write(path) as scratch:
+    with atomic_write(path) as temporary:
         # Beside the file, so that it can take its place at once; of the same kind, which some writers go by.
-        assert (scratch.parent, scratch.suffix) == (path.parent, path.suffix)
-        scratch.write_bytes(b"new")
-        assert contents(tmp_path) == before | {scratch.name: b"new"}
+        assert (temporary.parent, temporary.suffix) == (path.parent, path.suffix)
+        temporary.write_bytes(b"new")
+        assert contents(tmp_path) == before | {temporary.name: b"new"}
     assert contents(tmp_path) == {"weights.bin": b"new"}
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("before", [{}, {"weights.bin": b"old"}], ids=["new", "old"])
-def test_an_error_leaves_what_was_there_and_no_scratch_file(
+def test_an_error_leaves_what_was_there_and_no_temporary_file(
     tmp_path: Path, before: dict[str, bytes], error: type[BaseException]
 ) -> None:
     for name, content in before.items():
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(error), atomic_write(tmp_path / "weights.bin") as scratch:
-        scratch.write_bytes(b"half")
+    with pytest.raises(error), atomic_write(tmp_path / "weights.bin") as temporary:
+        temporary.write_bytes(b"half")
         raise error
     assert contents(tmp_path) == before
 
@@ -47,10 +47,10 @@ def test_an_error_before_anything_is_written_is_the_one_that_is_seen(tmp_path: P
     assert contents(tmp_path) == {}
 
 
-def test_a_file_that_cannot_take_its_place_leaves_no_scratch_file(tmp_path: Path) -> None:
+def test_a_file_that_cannot_take_its_place_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "taken" / "by").mkdir(parents=True)
-    with pytest.raises(OSError), atomic_write(tmp_path / "taken") as scratch:
-        scratch.write_bytes(b"new")
+    with pytest.raises(OSError), atomic_write(tmp_path / "taken") as temporary:
+        temporary.write_bytes(b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
@@ -66,9 +66,10 @@ def test_text_has_unix_line_ends(tmp_path: Path) -> None:
 
 def test_text_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib; from mnist_cnn import files; files.write_text(pathlib.Path(sys.argv[1]), '\\xb1\\u2192')"
+        "import sys, pathlib; from mnist_cnn.common.files import write_text;"
+        "write_text(pathlib.Path(sys.argv[1]), '\\xb1\\u2192')"
     )
     ascii_locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    environment = os.environ | ascii_locale | {"PYTHONPATH": str(Path(files.__file__).parents[1])}
+    environment = os.environ | ascii_locale | {"PYTHONPATH": str(ROOT / "src")}
     subprocess.run([sys.executable, "-c", program, tmp_path / "text"], env=environment, check=True)
     assert contents(tmp_path) == {"text": "±→".encode()}

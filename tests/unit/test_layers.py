@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_cnn.layers import Network, conv1, conv3, initialise, set_dropout, stack
+from mnist_cnn.layers import Network, conv1, conv3, depthwise_separable, initialise, set_dropout, stack
 from mnist_cnn.models import build
 
 
@@ -25,7 +25,7 @@ def test_set_dropout_sets_every_layer_of_any_kind_and_counts_them() -> None:
     assert set_dropout(nn.ReLU(), 0.3) == 0
 
 
-def test_set_dropout_reaches_layers_that_drop_out_within() -> None:
+def test_set_dropout_reaches_attention_and_stacked_recurrent_layers() -> None:
     encoder = nn.TransformerEncoderLayer(8, 2, 8, dropout=0.1)
     recurrent = nn.LSTM(4, 4, num_layers=2, dropout=0.1)
     assert set_dropout(nn.Sequential(encoder, recurrent, nn.GRU(4, 4)), 0.0) == 5
@@ -57,3 +57,12 @@ def test_stack_lays_layers_and_blocks_flat_in_order() -> None:
     assert isinstance(network, Network)
     assert list(network) == [a, b, c, d]
     assert network(torch.rand(3, 1, 28, 28)).shape == (3, 10)
+
+
+def test_a_depthwise_separable_convolution_filters_each_channel_and_then_mixes_them() -> None:
+    depthwise, *_, pointwise, _, _, _ = layers = depthwise_separable(6, 8)
+    assert isinstance(depthwise, nn.Conv2d) and isinstance(pointwise, nn.Conv2d)
+    assert [tuple(convolution.weight.shape) for convolution in (depthwise, pointwise)] == [(6, 1, 3, 3), (8, 6, 1, 1)]
+    assert depthwise.bias is pointwise.bias is None
+    assert [type(layer).__name__ for layer in layers] == 2 * ["Conv2d", "BatchNorm2d", "Dropout", "ReLU"]
+    assert nn.Sequential(*layers)(torch.rand(2, 6, 5, 5)).shape == (2, 8, 3, 3)

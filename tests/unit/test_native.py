@@ -1,12 +1,13 @@
-"""The kernels against PyTorch in double precision: the same scores, the same gradients, whatever the shape."""
+"""The kernels against PyTorch in double precision: the same logits, the same gradients, whatever the shape."""
 
 import copy
 import ctypes
 import math
+import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,14 +20,16 @@ from torch.nn.utils import prune, spectral_norm
 from torch.nn.utils.parametrizations import weight_norm
 
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.engine import native
+from mnist_cnn.engine.native import build as kernels
+from mnist_cnn.engine.native.network import _Block
 from mnist_cnn.layers import Network, set_dropout
 from mnist_cnn.models import build
-from mnist_cnn.engine.native import build as kernels
-from mnist_cnn.engine.native.network import NativeNetwork, UnsupportedError, _Block, supports
+from tests.helpers import ROOT
 
 TOLERANCE = 1e-4
 STORY = [f"model_{number}" for number in range(1, 8)]
-
+Size = tuple[int, int, int]
 
 Kind = TypeVar("Kind", bound=nn.Module)
 
@@ -47,17 +50,17 @@ def randomised(network: Kind, seed: int) -> Kind:
     return network
 
 
-def score_gradients(shape: torch.Size) -> Tensor:
+def logit_gradients(shape: torch.Size) -> Tensor:
     return torch.arange(shape.numel()).reshape(shape) % 7 - 3
 
 
 def passed(network: nn.Module, forward: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, Tensor]:
-    """Scores, gradients of a loss that weighs all of them, and the network's buffers afterwards."""
-    scores = forward(images)
-    (scores * score_gradients(scores.shape)).sum().backward()
+    """Logits, gradients of a loss that weighs all of them, and the network's buffers afterwards."""
+    logits = forward(images)
+    (logits * logit_gradients(logits.shape)).sum().backward()
     gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
     assert all(gradient is not None for gradient in gradients.values())
-    return {"scores": scores.detach(), **gradients, **dict(network.named_buffers())}  # type: ignore[dict-item]
+    return {"logits": logits.detach(), **gradients, **dict(network.named_buffers())}  # type: ignore[dict-item]
 
 
 def by_torch(network: nn.Module, images: Tensor, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -67,8 +70,15 @@ def by_torch(network: nn.Module, images: Tensor, dtype: torch.dtype = torch.floa
 
 def by_kernels(network: nn.Module, images: Tensor, threads: int = 1, batch_size: int | None = None) -> dict:
     network = copy.deepcopy(network)
-    size = images.shape[1], images.shape[2], images.shape[3]
-    return passed(network, NativeNetwork(network, size, batch_size or len(images), threads), images)
+    return passed(network, compiled(network, images, batch_size, threads), images)
+
+
+def compiled(
+    network: nn.Module, images: Tensor, batch_size: int | None = None, threads: int = 1
+) -> native.NativeNetwork:
+    """The network by the kernels, for batches as large as this one or of a ``batch_size``."""
+    _, channels, height, width = images.shape
+    return native.compile(network, batch_size or len(images), threads, (channels, height, width))
 
 
 def largest_error(mine: dict[str, Tensor], theirs: dict[str, Tensor], floor: float = 1) -> float:
@@ -81,7 +91,7 @@ def largest_error(mine: dict[str, Tensor], theirs: dict[str, Tensor], floor: flo
 
 
 def usual_errors(
-    network: nn.Module, size: tuple[int, int, int], images: int, batch_size: int, by_input: bool = False
+    network: nn.Module, size: Size, images: int, batch_size: int, by_input: bool = False
 ) -> tuple[float, float]:
     """Of the kernels and of PyTorch in float32: the median of five draws of weights and images.
 
@@ -95,7 +105,7 @@ def usual_errors(
         randomised(network, seed)
         inputs = torch.rand(images, *size)
         exact = by_torch(network, inputs)
-        floor = float(score_gradients(exact["scores"].shape).double().norm()) if by_input else 1
+        floor = float(logit_gradients(exact["logits"].shape).double().norm()) if by_input else 1
         mine.append(largest_error(by_kernels(network, inputs, batch_size=batch_size), exact, floor))
         of_torch.append(largest_error(by_torch(network, inputs, torch.float32), exact, floor))
     return statistics.median(mine), statistics.median(of_torch)
@@ -108,13 +118,14 @@ def same_bytes(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize("name", STORY)
 @pytest.mark.parametrize("images", [48, 41])
 def test_every_model_is_computed_as_by_pytorch(name: str, images: int) -> None:
-    mine, _ = usual_errors(build(name, 0.0), (1, 28, 28), images, images)
+    mine, _ = usual_errors(build(name), (1, 28, 28), images, images)
     assert mine < TOLERANCE
 
 
 @pytest.mark.parametrize("name", STORY)
 def test_any_number_of_threads_gives_the_same_bytes(name: str) -> None:
     network = randomised(build(name), seed=2)
+    set_dropout(network, 0.1)
     inputs = torch.rand(75, 1, 28, 28)
     results = []
     for threads in (1, 2, 3, 7):
@@ -123,19 +134,19 @@ def test_any_number_of_threads_gives_the_same_bytes(name: str) -> None:
     assert all(same_bytes(results[0], other) for other in results[1:])
 
 
-Drawn = tuple[nn.Sequential, tuple[int, int, int]]
+Drawn = tuple[nn.Sequential, Size]
 
 
 def is_odd(draw: st.DrawFn, odd: bool) -> bool:
-    """Whether this option is another one than the kernels know: seldom, so that many networks have one alone."""
+    """Whether this option is one that the kernels do not support: seldom, so that many networks have one alone."""
     return odd and draw(st.integers(0, 4)) == 0
 
 
 @st.composite
 def networks(draw: st.DrawFn, odd: bool = False) -> Drawn:
-    """Rows of blocks of all layers and options that the kernels know, and the size of their images.
+    """Sequences of all layers and options that the kernels support, and the size of their images.
 
-    With ``odd`` any option may be another one than they know.
+    With ``odd`` any option may be one that they do not support.
     """
     channels, height, width = size = draw(st.integers(1, 5)), draw(st.integers(5, 13)), draw(st.integers(5, 13))
     layers: list[nn.Module] = []
@@ -160,7 +171,7 @@ def networks(draw: st.DrawFn, odd: bool = False) -> Drawn:
             after = nn.Sequential(*block)(torch.zeros(2, channels, height, width)).shape
         except RuntimeError:  # too small for what was drawn
             break
-        # A sequence in the sequence is the same row.
+        # A sequence in the sequence is the same network.
         layers += [nn.Sequential(*block)] if draw(st.booleans()) else block
         channels, (height, width) = outputs, after[2:]
     return nn.Sequential(*layers, *draw(endings(channels, height, width))), size
@@ -168,7 +179,7 @@ def networks(draw: st.DrawFn, odd: bool = False) -> Drawn:
 
 @st.composite
 def followers(draw: st.DrawFn, channels: int, odd: bool) -> list[nn.Module]:
-    """What may come behind a convolution."""
+    """What may follow a convolution."""
     after = draw(st.sampled_from(["", "n", "r", "d", "nr", "ndr", "dr", "p", "rp", "ndrp"]))
     layers: list[nn.Module] = []
     if "n" in after:
@@ -189,7 +200,7 @@ def followers(draw: st.DrawFn, channels: int, odd: bool) -> list[nn.Module]:
 
 @st.composite
 def endings(draw: st.DrawFn, channels: int, height: int, width: int) -> list[nn.Module]:
-    """From a map to scores."""
+    """From a map to logits."""
     classes = draw(st.integers(1, 7))
     flat = [nn.Flatten()] * draw(st.booleans())
     if draw(st.booleans()):
@@ -200,13 +211,13 @@ def endings(draw: st.DrawFn, channels: int, height: int, width: int) -> list[nn.
     return [nn.Conv2d(channels, classes, 1), average, *flat]
 
 
-@pytest.mark.parametrize("sections", [2, 6])
-def test_a_convolution_in_sections_is_computed_as_by_pytorch(sections: int) -> None:
-    # Wide enough to be computed by points; with and without biases.
+@pytest.mark.parametrize("groups", [2, 6])
+def test_grouped_convolutions_are_computed_as_by_pytorch(groups: int) -> None:
+    # Wide enough for Winograd's algorithm; with and without biases.
     network = nn.Sequential(
         *(nn.Conv2d(1, 6, 3), nn.ReLU()),
-        *(nn.Conv2d(6, 12, 3, padding=1, groups=sections, bias=False), nn.BatchNorm2d(12), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(12, 6, 1, groups=sections), nn.Conv2d(6, 6, 3, groups=sections), nn.ReLU()),
+        *(nn.Conv2d(6, 12, 3, padding=1, groups=groups, bias=False), nn.BatchNorm2d(12), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(12, 6, 1, groups=groups), nn.Conv2d(6, 6, 3, groups=groups), nn.ReLU()),
         *(nn.Conv2d(6, 10, 1), nn.AdaptiveAvgPool2d(1)),
     )
     mine, _ = usual_errors(network, (1, 20, 20), 41, 48)
@@ -218,7 +229,7 @@ def assert_computed_as_by_pytorch(drawn: Drawn, images: int, spare: int) -> None
     # As trained networks are used, dropout included.
     randomised(network, seed=0).eval()
     inputs = torch.rand(images, *size)
-    mine = NativeNetwork(network, size, images + spare).evaluate(inputs)
+    mine = compiled(network, inputs, images + spare).evaluate(inputs)
     expected = copy.deepcopy(network).double()(inputs.double()).flatten(1).detach()
     assert float((mine - expected).norm() / (expected.norm() + 1)) < TOLERANCE
     # In training, without the random numbers of dropout. Batch norm makes some gradients exactly zero, and what is
@@ -231,54 +242,52 @@ def assert_computed_as_by_pytorch(drawn: Drawn, images: int, spare: int) -> None
 
 @settings(max_examples=60)
 @given(drawn=networks(), images=st.integers(2, 40), spare=st.integers(0, 40))
-def test_all_layers_and_options_that_are_known_are_computed_as_by_pytorch(
-    drawn: Drawn, images: int, spare: int
-) -> None:
-    assert supports(*drawn) is None
+def test_all_supported_layers_and_options_are_computed_as_by_pytorch(drawn: Drawn, images: int, spare: int) -> None:
+    assert native.supports(*drawn) is None
     assert_computed_as_by_pytorch(drawn, images, spare)
 
 
 @settings(max_examples=150)
 @given(drawn=networks(odd=True))
 def test_what_is_not_refused_is_computed_as_by_pytorch(drawn: Drawn) -> None:
-    if supports(*drawn) is None:
+    if native.supports(*drawn) is None:
         assert_computed_as_by_pytorch(drawn, 17, 0)
 
 
 def test_steps_do_not_disturb_each_other() -> None:
     # A large batch, then the last and smaller one of an epoch: what is left in memory must not be seen.
-    network = randomised(build("model_5", 0.0), seed=4)
+    network = randomised(build("model_5"), seed=4)
     large, small = torch.rand(64, 1, 28, 28), torch.rand(19, 1, 28, 28)
-    native = NativeNetwork(network, (1, 28, 28), 64)
-    native(large).sum().backward()
+    used = native.compile(network, 64, 1)
+    used(large).sum().backward()
     network.zero_grad()
     fresh = copy.deepcopy(network)
-    mine = passed(network, native, small)
-    theirs = passed(fresh, NativeNetwork(fresh, (1, 28, 28), 64), small)
+    mine = passed(network, used, small)
+    theirs = passed(fresh, native.compile(fresh, 64, 1), small)
     assert same_bytes(mine, theirs)
 
 
 def test_parameters_are_read_and_left_where_they_are() -> None:
-    network = randomised(build("model_2", 0.0), seed=5)
+    network = randomised(build("model_2"), seed=5)
     inputs = torch.rand(16, 1, 28, 28)
-    native = NativeNetwork(network, (1, 28, 28), 16)
-    before = native(inputs)
+    kernel_network = compiled(network, inputs)
+    before = kernel_network(inputs)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(0.9)
-    assert not torch.equal(native(inputs), before)
-    torch.testing.assert_close(native(inputs), network(inputs))
+    assert not torch.equal(kernel_network(inputs), before)
+    torch.testing.assert_close(kernel_network(inputs), network(inputs))
 
 
 # In a process of its own, which can be ended where it hangs.
 INTERRUPTED = """
 import torch
 from torch import nn
-from mnist_cnn.engine.native.network import NativeNetwork
+from mnist_cnn.engine import native
 
-native = NativeNetwork(nn.Sequential(nn.Conv2d(1, 4, 8)), (1, 8, 8), 48, threads=3)
+network = native.compile(nn.Sequential(nn.Conv2d(1, 4, 8)), 48, 3, (1, 8, 8))
 inputs = torch.rand(48, 1, 8, 8)
-expected, forward = native.evaluate(inputs), native._kernels.forward
+expected, forward = network.evaluate(inputs), network._kernels.forward
 
 class Interrupted:
     def forward(*arguments):
@@ -286,12 +295,12 @@ class Interrupted:
             raise KeyboardInterrupt
         forward(*arguments)
 
-kernels, native._kernels = native._kernels, Interrupted
+kernels, network._kernels = network._kernels, Interrupted
 try:
-    native.evaluate(inputs)
+    network.evaluate(inputs)
 except KeyboardInterrupt:
-    native._kernels = kernels
-    print("interrupted", torch.equal(native.evaluate(inputs), expected))
+    network._kernels = kernels
+    print("interrupted", torch.equal(network.evaluate(inputs), expected))
 """
 
 
@@ -311,9 +320,10 @@ def masks(rate: float, steps: int, images: int = 2000, channels: int = 30, seed:
         convolution.weight.copy_(torch.eye(channels)[:, :, None, None])
         assert convolution.bias is not None
         convolution.bias.zero_()
-    native = NativeNetwork(nn.Sequential(convolution, nn.Dropout(rate)), (channels, 1, 1), images)
+    ones = torch.ones(images, channels, 1, 1)
+    network = compiled(nn.Sequential(convolution, nn.Dropout(rate)), ones)
     torch.manual_seed(seed)
-    return torch.stack([native(torch.ones(images, channels, 1, 1)).detach() for _ in range(steps)])
+    return torch.stack([network(ones).detach() for _ in range(steps)])
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.5, 0.9])
@@ -360,11 +370,11 @@ def test_the_gradient_goes_where_the_activation_went(relu: list[nn.Module], pool
     first = [nn.Conv2d(2, 6, 3), nn.Dropout(0.5), *relu, *pool]
     network = randomised(nn.Sequential(*first, nn.Conv2d(6, 3, 1), nn.AdaptiveAvgPool2d(1)), seed=6)
     inputs = torch.rand(33, 2, 8, 8)
-    native = NativeNetwork(network, (2, 8, 8), 33)
+    forward = compiled(network, inputs)
 
     def loss() -> Tensor:
         torch.manual_seed(7)
-        return native(inputs).square().sum()
+        return forward(inputs).square().sum()
 
     loss().backward()
     weight = network[0].weight
@@ -378,7 +388,7 @@ def test_the_gradient_goes_where_the_activation_went(relu: list[nn.Module], pool
     assert (above - below) / 2e-3 == pytest.approx((weight.grad * direction).sum().item(), rel=0.02, abs=0.05)
 
 
-# ---- What is refused, and how the kernels come to be
+# ---- What is refused
 
 
 def conv(**options: object) -> nn.Conv2d:
@@ -425,7 +435,7 @@ SHARED = nn.Conv2d(1, 1, 1)
     [
         ([nn.Linear(4, 10)], "Linear"),
         ([], "none"),
-        ([nn.ReLU(), conv()], "ReLU"),
+        ([nn.ReLU(), conv()], "ReLU()"),
         ([conv(), nn.ReLU(), nn.BatchNorm2d(10)], "BatchNorm2d"),
         ([conv(), nn.Sigmoid()], "Sigmoid"),
         ([conv(), nn.SiLU()], "SiLU"),
@@ -487,20 +497,21 @@ SHARED = nn.Conv2d(1, 1, 1)
         ([conv(), nn.Flatten(), nn.ReLU()], "Flatten"),
     ],
 )
-def test_what_the_kernels_do_not_know_is_refused_by_name(layers: list[nn.Module], named: str) -> None:
-    # So that nothing but the layer in question is unknown.
+def test_what_the_kernels_do_not_support_is_refused_by_name(layers: list[nn.Module], named: str) -> None:
+    # So that nothing but the layer in question is unsupported.
     pooled = not layers or named in ("26 x 26", "Flatten") or "Pool" in named
     network = nn.Sequential(*layers, *([] if pooled else [nn.AdaptiveAvgPool2d(1)]))
-    reason = supports(network)
+    reason = native.supports(network)
     assert reason is not None and named in reason and len(reason.splitlines()) == 1
-    with pytest.raises(UnsupportedError):
-        NativeNetwork(network, (1, 28, 28), 16)
+    with pytest.raises(ValueError) as error:
+        native.compile(network, 16, 1)
+    assert str(error.value) == reason
 
 
-def test_hooks_of_all_modules_are_none_that_the_kernels_know() -> None:
+def test_hooks_of_all_modules_are_refused() -> None:
     with nn.modules.module.register_module_forward_hook(lambda *_: None):
-        assert "hooks" in str(supports(build("model_5")))
-    assert supports(build("model_5")) is None
+        assert "hooks" in str(native.supports(build("model_5")))
+    assert native.supports(build("model_5")) is None
 
 
 class OwnNetwork(Network):
@@ -509,8 +520,8 @@ class OwnNetwork(Network):
     def forward(self, input: Tensor) -> Tensor:
         first, *others = self.children()
         seen = first(input)
-        scores: Tensor = nn.Sequential(*others)(seen + seen)
-        return scores.flatten(1)
+        logits: Tensor = nn.Sequential(*others)(seen + seen)
+        return logits.flatten(1)
 
 
 @pytest.mark.parametrize(
@@ -526,22 +537,23 @@ class OwnNetwork(Network):
         ),
     ],
 )
-def test_only_a_plain_row_of_layers_is_taken_for_one(change: Callable[[list[nn.Module]], nn.Module]) -> None:
+def test_only_a_plain_sequence_of_layers_is_supported(change: Callable[[list[nn.Module]], nn.Module]) -> None:
     def layers() -> list[nn.Module]:
         return [nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 10, 26)]
 
-    assert supports(Network(*layers())) is None
-    reason = supports(change(layers()))
+    assert native.supports(Network(*layers())) is None
+    reason = native.supports(change(layers()))
     assert reason is not None and len(reason.splitlines()) == 1
 
 
 def test_batch_norm_of_a_single_value_is_refused_as_by_pytorch() -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 5), nn.BatchNorm2d(4))
-    native, image = NativeNetwork(network, (1, 5, 5), 4), torch.rand(1, 1, 5, 5)
-    for forward in (network, native):
+    image = torch.rand(1, 1, 5, 5)
+    kernel_network = compiled(network, image, batch_size=4)
+    for forward in (network, kernel_network):
         with pytest.raises(ValueError, match="more than"):
             forward(image)
-    assert native.evaluate(image).isfinite().all()
+    assert kernel_network.evaluate(image).isfinite().all()
 
 
 # ---- What is not finite
@@ -554,14 +566,14 @@ def not_finite_by_place(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", ["model_1", "model_3", "model_4", "model_5", "model_7"])
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("place", [(3, 0, 0, 0), (3, 0, 14, 13), (3, 0, 27, 27)])
-def test_an_image_that_is_not_finite_has_scores_that_are_not_and_no_other_image_has(
+def test_an_image_that_is_not_finite_has_logits_that_are_not_and_no_other_image_has(
     name: str, number: float, place: tuple[int, ...]
 ) -> None:
-    network = randomised(build(name, 0.0), seed=1)
+    network = randomised(build(name), seed=1)
     # Nothing is open or closed by chance alone: what is not finite meets positive and negative weights.
     images = torch.rand(21, 1, 28, 28)
     images[place] = number
-    mine = NativeNetwork(network, (1, 28, 28), 21).evaluate(images)
+    mine = compiled(network, images).evaluate(images)
     theirs = copy.deepcopy(network).eval()(images)
     assert not theirs[3].isfinite().any()
     assert torch.equal(mine.isfinite(), theirs.isfinite())
@@ -570,9 +582,9 @@ def test_an_image_that_is_not_finite_has_scores_that_are_not_and_no_other_image_
 @pytest.mark.parametrize("name", ["model_1", "model_3", "model_5", "model_7"])
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("kind", ["image", "weight", "bias", "norm"])
-def test_no_step_from_what_is_not_finite_looks_finite(name: str, number: float, kind: str) -> None:
-    # Each score, gradient and statistic that is not finite by PyTorch is not by the kernels.
-    network, images = randomised(build(name, 0.0), seed=2), torch.rand(21, 1, 28, 28)
+def test_no_result_of_what_is_not_finite_looks_finite(name: str, number: float, kind: str) -> None:
+    # Each logit, gradient and statistic that is not finite by PyTorch is not by the kernels.
+    network, images = randomised(build(name), seed=2), torch.rand(21, 1, 28, 28)
     convolution, norm = (
         next((layer for layer in network.children() if isinstance(layer, layers)), None)
         for layers in (nn.Conv2d, nn.BatchNorm2d)
@@ -594,7 +606,7 @@ def test_no_step_from_what_is_not_finite_looks_finite(name: str, number: float, 
         not_finite_by_place(way) for way in (by_kernels(network, images), by_torch(network, images, torch.float32))
     )
     # Of minus infinity ReLU makes 0.
-    assert number == -math.inf or theirs["scores"].any()
+    assert number == -math.inf or theirs["logits"].any()
     for key, lost in theirs.items():
         assert mine[key][lost].all(), key
 
@@ -602,7 +614,7 @@ def test_no_step_from_what_is_not_finite_looks_finite(name: str, number: float, 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("layers", ["r", "p", "rp", "d", "dr", "drp", "nr", "nrp"])
 def test_what_is_not_finite_takes_the_way_through_a_block_that_it_takes_in_pytorch(layers: str, number: float) -> None:
-    # Convolutions that hand on what they get: scores, gradients and statistics must be equal, NaN for NaN.
+    # Convolutions that hand on what they get: logits, gradients and statistics must be equal, NaN for NaN.
     made = {"n": nn.BatchNorm2d(2), "d": nn.Dropout(0.0), "r": nn.ReLU(), "p": nn.MaxPool2d(2)}
     first, last = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 1, 1)
     network = nn.Sequential(first, *(made[kind] for kind in layers), last, nn.AdaptiveAvgPool2d(1))
@@ -621,18 +633,21 @@ def test_dropped_values_that_are_not_finite_stay_visible() -> None:
     # Half of them are multiplied with 0, the others with 2: as in PyTorch, neither makes a number of them.
     network = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Dropout(0.5), nn.ReLU())
     inputs = torch.full((200, 1, 1, 1), math.nan)
-    assert NativeNetwork(network, (1, 1, 1), 200)(inputs).isnan().all()
+    assert compiled(network, inputs)(inputs).isnan().all()
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_a_gradient_that_is_not_finite_reaches_the_weights(number: float) -> None:
-    network = randomised(build("model_5", 0.0), seed=3)
-    scores = NativeNetwork(network, (1, 28, 28), 16)(torch.rand(16, 1, 28, 28))
-    gradient = torch.zeros_like(scores)
+    network = randomised(build("model_5"), seed=3)
+    logits = native.compile(network, 16, 1)(torch.rand(16, 1, 28, 28))
+    gradient = torch.zeros_like(logits)
     gradient[2, 3] = number
-    scores.backward(gradient)
+    logits.backward(gradient)
     for name, weight in network.named_parameters():
         assert weight.grad is not None and not weight.grad.isfinite().all(), name
+
+
+# ---- How the kernels come to be
 
 
 def test_both_sides_agree_on_the_structure() -> None:
@@ -641,31 +656,60 @@ def test_both_sides_agree_on_the_structure() -> None:
     assert size() == ctypes.sizeof(_Block)
 
 
-def test_kernels_are_compiled_once_an_environment(tmp_path: Path) -> None:
-    # Two processes at the same time, in an environment that has no kernels yet.
-    script = (
-        f"import sys; sys.prefix = {str(tmp_path)!r}; "
-        "from mnist_cnn.engine.native import build; print(build.load().block_size())"
-    )
-    command = [sys.executable, "-c", script]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    sizes = {process.communicate()[0].strip() for process in both}
-    assert sizes == {str(ctypes.sizeof(_Block))}
-    [library] = (tmp_path / "cache" / "mnist_cnn").iterdir()
-    made = library.stat().st_mtime_ns
-    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() in sizes
-    assert library.stat().st_mtime_ns == made
+COMPILES = """
+import sys
+from pathlib import Path
+from mnist_cnn.engine.native import build
+
+build._SOURCE = Path(sys.argv[1])
+print(build.load().answer())
+"""
 
 
-def test_a_compiler_that_fails_is_told_of_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_kernels_are_compiled_once_into_the_folder_that_the_environment_names(tmp_path: Path) -> None:
+    # Two processes at the same time, and a folder that is not there yet. A small source is compiled sooner.
+    source, folder = tmp_path / "small.c", tmp_path / "cache"
+    source.write_text("int answer(void) { return 42; }\n")
+    command = [sys.executable, "-c", COMPILES, str(source)]
+    environment = os.environ | {"MNIST_CNN_CACHE": str(folder), "PYTHONPATH": str(ROOT / "src")}
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0] for process in both] == ["42\n", "42\n"]
+    [library] = folder.iterdir()
+    modified = library.stat().st_mtime_ns
+    assert subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout == "42\n"
+    assert library.stat().st_mtime_ns == modified
+
+
+@pytest.fixture
+def no_kernels_yet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Where an environment without kernels would have them."""
+    monkeypatch.delenv("MNIST_CNN_CACHE", raising=False)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    kernels.load.cache_clear()
+    yield tmp_path / "cache" / "mnist_cnn"
+    kernels.load.cache_clear()
+
+
+def test_a_compiler_that_fails_is_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_kernels_yet: Path
+) -> None:
     broken = tmp_path / "broken.c"
     broken.write_text("int forward(void) { return nothing; }\n")
     monkeypatch.setattr(kernels, "_SOURCE", broken)
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    kernels.load.cache_clear()
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError, match="nothing.*train.engine: torch") as error:
         kernels.load()
-    assert "nothing" in str(error.value)
-    assert str(error.value).endswith("; train.engine: torch does without them")
     assert len(str(error.value).splitlines()) == 1
-    assert list((tmp_path / "cache" / "mnist_cnn").iterdir()) == []
+    assert list(no_kernels_yet.iterdir()) == []
+
+
+def test_without_the_compiler_no_network_is_supported(monkeypatch: pytest.MonkeyPatch, no_kernels_yet: Path) -> None:
+    monkeypatch.setattr(kernels, "_COMPILER", "no-such-compiler")
+    network = build("model_5")
+    reason = native.supports(network)
+    assert reason is not None and "no-such-compiler" in reason and len(reason.splitlines()) == 1
+    with pytest.raises(InputError) as error:
+        native.compile(network, 16, 1)
+    assert str(error.value) == reason
+    assert not no_kernels_yet.exists()
+    # What the kernels do not support comes first: a compiler would not help.
+    assert "Sigmoid" in str(native.supports(nn.Sequential(nn.Sigmoid())))

@@ -14,6 +14,7 @@ from torch import nn
 from mnist_cnn import models
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.models import build
+from tests.helpers import ROOT
 
 HEAD = "from torch import nn\n"
 NETWORK = "def network():\n    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))\n"
@@ -41,11 +42,11 @@ def written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], 
         ("from mnist_cnn.models import model_7", "mnist_cnn.models.model_7"),
         ("from . import model_7", "mnist_cnn.models.model_7"),
         ("from .model_7 import network", "mnist_cnn.models.model_7"),
-        ("import mnist_cnn.views as v", "mnist_cnn.views"),
+        ("import mnist_cnn.data.deskew as d", "mnist_cnn.data.deskew"),
         ("from mnist_cnn.models import build", "mnist_cnn.models"),
         ("import benchmark.classical", "benchmark"),
         ("def late():\n    import benchmark", "benchmark"),
-        ("if False:\n    from mnist_cnn import views", "mnist_cnn.views"),
+        ("if False:\n    from mnist_cnn import data", "mnist_cnn.data"),
     ],
 )
 def test_code_that_no_stage_depends_on_is_refused_by_name(
@@ -54,22 +55,22 @@ def test_code_that_no_stage_depends_on_is_refused_by_name(
     name = written(f"{HEAD}{imports}\n{NETWORK}")
     with pytest.raises(InputError) as error:
         build(name)
-    told = str(error.value)
-    assert len(told.splitlines()) == 1
-    assert name in told and named in told and "mnist_cnn/layers" in told
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    assert name in message and named in message and "mnist_cnn/layers" in message
 
 
-def test_layers_libraries_and_pythons_own_modules_are_free(written: Callable[..., str]) -> None:
+def test_layers_libraries_and_pythons_own_modules_may_be_imported(written: Callable[..., str]) -> None:
     free = "import math, torch.nn.functional as F\nimport mnist_cnn.layers\nfrom mnist_cnn.layers import conv3\n"
     assert build(written(HEAD + free + NETWORK))(torch.zeros(3, 1, 28, 28)).shape == (3, 10)
 
 
-def test_modules_in_layers_are_free_and_what_they_import_is_looked_at(tmp_path: Path) -> None:
+def test_modules_in_layers_may_be_imported_and_what_they_import_is_checked(tmp_path: Path) -> None:
     package = tmp_path / "src/mnist_cnn"
-    shutil.copytree(Path(models.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__", "native"))
+    shutil.copytree(ROOT / "src/mnist_cnn", package, ignore=shutil.ignore_patterns("__pycache__", "native"))
     (package / "layers/good.py").write_text("from . import deeper\nfrom mnist_cnn.layers.deeper import math\n")
     (package / "layers/deeper.py").write_text("import math\n")
-    (package / "layers/bad.py").write_text("from ..views import for_use\nfrom mnist_cnn import data\n")
+    (package / "layers/bad.py").write_text("from ..data.deskew import deskew\nfrom mnist_cnn import settings\n")
     program = """
 from pathlib import Path
 from mnist_cnn.models._sources import not_followed
@@ -80,11 +81,11 @@ for name in ("good", "bad"):
     environment = os.environ | {"PYTHONPATH": "src"}
     command = [sys.executable, "-c", program]
     ended = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
-    assert ended.stdout == "\nmnist_cnn.views mnist_cnn.data\n"
+    assert ended.stdout == "\nmnist_cnn.data mnist_cnn.data.deskew mnist_cnn.settings\n"
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "named"),
     [
         ("", "no function network"),
         ("def network(:", "line 2: invalid syntax"),
@@ -97,11 +98,11 @@ for name in ("good", "bad"):
         ("class N(nn.Module):\n    def forward(self, x):\n        return [x]\nnetwork = N", "returns list"),
     ],
 )
-def test_what_is_no_network_from_images_to_scores_is_refused_in_a_line(
-    written: Callable[..., str], code: str, told: str
+def test_what_is_no_network_from_images_to_logits_is_refused_in_a_line(
+    written: Callable[..., str], code: str, named: str
 ) -> None:
     name = written(HEAD + code)
-    with pytest.raises(InputError, match=f"{name}.*{told}") as error:
+    with pytest.raises(InputError, match=f"{name}.*{named}") as error:
         build(name)
     assert len(str(error.value).splitlines()) == 1
 

@@ -1,0 +1,360 @@
+"""What is wrong in params.yaml is refused by its full path; nothing has a default."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from mnist_cnn.common.errors import InputError
+from mnist_cnn.models import MODELS
+from mnist_cnn.settings.params import Params, load
+from mnist_cnn.settings.validation import RENAMED, validate
+from mnist_cnn.study.settings import load_study
+from tests.helpers import ROOT
+
+FILE = ROOT / "params.yaml"
+DOCUMENT: dict[str, Any] = yaml.safe_load(FILE.read_text())
+RECIPE = "models.model_3"
+STORY = "report.story.model_1"
+# What no model can be called, whichever are added.
+NO_MODEL = "_none"
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    return copy.deepcopy(DOCUMENT)
+
+
+def section_of(document: dict[str, Any], path: str) -> dict[str, Any]:
+    section = document
+    for part in filter(None, path.split(".")):
+        section = section[part]
+    return section
+
+
+def put(document: dict[str, Any], setting: str, value: object) -> None:
+    path, _, name = setting.rpartition(".")
+    section_of(document, path)[name] = value
+
+
+def faults(document: dict[str, Any]) -> list[str]:
+    """The lines of the refusal, without the file's name in front."""
+    with pytest.raises(InputError) as error:
+        validate(Params, document, "here")
+    lines = str(error.value).splitlines()
+    assert all(line.startswith("here: ") for line in lines)
+    return [line.removeprefix("here: ") for line in lines]
+
+
+def fault(document: dict[str, Any]) -> str:
+    [line] = faults(document)
+    return line
+
+
+def test_the_repositorys_own_settings_are_valid() -> None:
+    settings = load(FILE)
+    assert settings.model_dump() == DOCUMENT
+    assert set(MODELS[:7]) <= set(settings.models) <= set(MODELS)
+    assert load_study(ROOT / "study" / "params.yaml", settings)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "allowed"),
+    [
+        # Types are strict, wherever they stand.
+        ("model", 5, "string"),
+        ("split", 3, "dictionary"),
+        ("models", ["model_5"], "dictionary"),
+        (f"{RECIPE}", None, "dictionary"),
+        (f"{RECIPE}.augmentation", 0.0, "dictionary"),
+        ("split.train", 55000.0, "integer"),
+        ("split.val", True, "integer"),
+        ("split.seed", "0", "integer"),
+        (f"{RECIPE}.max_lr", True, "number"),
+        (f"{RECIPE}.dropout", [0.1], "number"),
+        (f"{RECIPE}.deskew", 1, "boolean"),
+        (f"{RECIPE}.tta", 5, "boolean"),
+        (f"{STORY}.reference_parameters", 28954, "string"),
+        # Values that are not among those allowed.
+        ("split.method", "best", "'last', 'random' or 'stratified'"),
+        ("train.device", "gpu", "'auto', 'cpu', 'cuda' or 'mps'"),
+        ("train.engine", "fast", "'auto', 'native' or 'torch'"),
+        ("train.precision", "float16", "'float32' or 'bfloat16'"),
+        (f"{RECIPE}.schedule", "cosine", "'constant' or 'one_cycle'"),
+        ("model", NO_MODEL, ", ".join(DOCUMENT["models"])),
+        ("models", {}, "at least 1"),
+        # Out of range, on either side.
+        ("split.train", 0, "greater than or equal to 1"),
+        ("split.val", 0, "greater than or equal to 1"),
+        ("split.seed", -1, "greater than or equal to 0"),
+        ("split.seed", 2**32, "less than 4294967296"),
+        ("train.seed", -1, "greater than or equal to 0"),
+        ("train.seed", 2**32, "less than 4294967296"),
+        (f"{RECIPE}.epochs", 0, "greater than or equal to 1"),
+        (f"{RECIPE}.epochs", 1001, "less than or equal to 1000"),
+        (f"{RECIPE}.batch_size", 1, "greater than or equal to 2"),
+        (f"{RECIPE}.batch_size", 60_001, "less than or equal to 60000"),
+        (f"{RECIPE}.max_lr", 0.0, "greater than 0"),
+        (f"{RECIPE}.max_lr", 10.1, "less than or equal to 10"),
+        *(
+            (f"{RECIPE}.{name}", value, allowed)
+            for name in ("warmup_fraction", "momentum", "weight_decay", "ema_decay", "dropout", "label_smoothing")
+            for value, allowed in ((-0.1, "greater than or equal to 0"), (1.0, "less than 1"))
+        ),
+        (f"{RECIPE}.adaptive_clipping", -1.0, "greater than or equal to 0"),
+        (f"{RECIPE}.adaptive_clipping", 1e7, "less than or equal to 1000000"),
+        (f"{RECIPE}.augmentation.rotation_deg", -1.0, "greater than or equal to 0"),
+        (f"{RECIPE}.augmentation.rotation_deg", 180.1, "less than or equal to 180"),
+        (f"{RECIPE}.augmentation.shift_px", -0.1, "greater than or equal to 0"),
+        (f"{RECIPE}.augmentation.shift_px", 14.1, "less than or equal to 14"),
+        (f"{RECIPE}.augmentation.scale_percent", -1.0, "greater than or equal to 0"),
+        (f"{RECIPE}.augmentation.scale_percent", 100.0, "less than 100"),
+        ("evaluate.batch_size", 0, "greater than or equal to 1"),
+        ("evaluate.calibration_bins", 0, "greater than or equal to 1"),
+        ("evaluate.calibration_bins", 1001, "less than or equal to 1000"),
+        ("targets.max_epochs", 0, "greater than or equal to 1"),
+        ("targets.parameters_below", 0, "greater than or equal to 1"),
+        ("report.misclassified_shown", 0, "greater than or equal to 1"),
+        ("report.augmented_digits", 0, "greater than or equal to 1"),
+        *(
+            (setting, value, allowed)
+            for setting in (
+                "targets.test_accuracy",
+                f"{STORY}.reference_train_accuracy",
+                f"{STORY}.reference_test_accuracy",
+            )
+            for value, allowed in ((-0.1, "greater than or equal to 0"), (100.1, "less than or equal to 100"))
+        ),
+        # Not a number, and infinite.
+        (f"{RECIPE}.max_lr", float("nan"), "finite"),
+        (f"{RECIPE}.augmentation.shift_px", float("inf"), "finite"),
+        ("targets.test_accuracy", float("-inf"), "finite"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_path(
+    document: dict[str, Any], setting: str, value: object, allowed: str
+) -> None:
+    put(document, setting, value)
+    line = fault(document)
+    assert line.startswith(f"{setting}: {value!r} is not allowed") and allowed in line
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("split.train", 1),
+        ("split.seed", 2**32 - 1),
+        (f"{RECIPE}.epochs", 1000),
+        (f"{RECIPE}.batch_size", 60_000),
+        (f"{RECIPE}.max_lr", 10),
+        (f"{RECIPE}.momentum", 0),
+        (f"{RECIPE}.warmup_fraction", 0.999),
+        (f"{RECIPE}.augmentation.rotation_deg", 180.0),
+        (f"{RECIPE}.augmentation.shift_px", 14),
+        (f"{RECIPE}.augmentation.scale_percent", 99.9),
+        ("targets.test_accuracy", 100),
+        (f"{STORY}.reference_parameters", None),
+        (f"{STORY}.reference_test_accuracy", None),
+        ("report.story", {}),
+    ],
+)
+def test_bounds_are_allowed_themselves(document: dict[str, Any], setting: str, value: object) -> None:
+    put(document, setting, value)
+    path, _, name = setting.rpartition(".")
+    assert section_of(validate(Params, document, "here").model_dump(), path)[name] == value
+
+
+def test_the_kernels_compute_in_float32_and_nothing_else(document: dict[str, Any]) -> None:
+    document["train"]["precision"] = "bfloat16"
+    assert fault(document).startswith("train: precision: 'bfloat16' needs engine: torch")
+    document["train"]["engine"] = "torch"
+    assert validate(Params, document, "here").train.precision == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "split", "train", RECIPE, f"{RECIPE}.augmentation", "evaluate", "targets", "report", STORY],
+)
+def test_an_unknown_setting_is_refused_by_its_path_with_those_that_are_known(
+    document: dict[str, Any], path: str
+) -> None:
+    allowed = list(section_of(document, path))
+    setting = f"{path}.max_lrr".lstrip(".")
+    put(document, setting, 0.25)
+    line = fault(document)
+    assert line.startswith(f"{setting}: unknown setting (value 0.25)")
+    assert line.endswith(f": {', '.join(allowed)}")
+
+
+# ---- Settings that had another name
+
+
+PLACES = dict.fromkeys(("deslant", "views", "weight_average", "clip_ratio", "warmup_share"), RECIPE) | {
+    "misread_shown": "report",
+    "brief_parameters": STORY,
+    "brief_train_accuracy": STORY,
+    "brief_test_accuracy": STORY,
+}
+OF_THE_STUDY = {"equal": ""}
+
+
+def test_every_old_name_has_a_place() -> None:
+    assert PLACES.keys() | OF_THE_STUDY.keys() == RENAMED.keys()
+
+
+def new_name(old: str) -> str:
+    return RENAMED[old].split()[0]
+
+
+@pytest.mark.parametrize("old", PLACES)
+def test_a_setting_by_its_old_name_is_refused_with_the_new_one(document: dict[str, Any], old: str) -> None:
+    place, new = PLACES[old], new_name(old)
+    section = section_of(document, place)
+    section[old] = section[new]
+    line = fault(document)
+    assert line.startswith(f"{place}.{old}: ") and RENAMED[old] in line
+    # In place of the new one, as in a file from before.
+    del section[new]
+    assert sorted(faults(document)) == sorted([line, f"{place}.{new}: missing"])
+
+
+@pytest.mark.parametrize("old", [*OF_THE_STUDY, *(name for name, place in PLACES.items() if place == RECIPE)])
+def test_the_studys_settings_by_their_old_names_are_refused_with_the_new_ones(tmp_path: Path, old: str) -> None:
+    study = yaml.safe_load((ROOT / "study" / "params.yaml").read_text())
+    if old in OF_THE_STUDY:
+        study[old], place = study.pop(new_name(old)), ""
+    else:
+        study["ablation"]["changes"] = {"a_change": {"recipe": {old: 0.0}}}
+        place = "ablation.changes.a_change.recipe: "
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(study))
+    with pytest.raises(InputError) as error:
+        load_study(file, load(FILE))
+    [line] = [line for line in str(error.value).splitlines() if "missing" not in line]
+    assert line.startswith(f"{file}: {place}{old}: ") and RENAMED[old] in line
+
+
+# ---- What fits together, and what may be left out
+
+
+@pytest.mark.parametrize("section", ["models", "report.story"])
+def test_an_unknown_model_is_refused_by_its_path(document: dict[str, Any], section: str) -> None:
+    put(document, f"{section}.{NO_MODEL}", section_of(document, section)["model_3"])
+    line = fault(document)
+    assert line.startswith(f"{section}.{NO_MODEL}: ") and all(name in line for name in MODELS)
+
+
+def test_the_model_presented_must_be_among_those_trained(document: dict[str, Any]) -> None:
+    del document["models"]["model_5"]
+    document["model"] = "model_5"
+    assert fault(document) == f"model: 'model_5' is not allowed; allowed: {', '.join(document['models'])}"
+
+
+def test_a_missing_setting_is_refused_by_its_path() -> None:
+    recipe, story = (section_of(DOCUMENT, path) for path in (RECIPE, STORY))
+    small = DOCUMENT | {
+        "model": "model_3",
+        "models": {"model_3": recipe},
+        "report": DOCUMENT["report"] | {"story": {"model_1": story}},
+    }
+    required = [setting for setting in settings_of(small) if setting not in (RECIPE, STORY)]
+    for setting in required:
+        without = copy.deepcopy(small)
+        path, _, name = setting.rpartition(".")
+        del section_of(without, path)[name]
+        assert fault(without) == f"{setting}: missing"
+
+
+def settings_of(section: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Each setting and section by its path."""
+    for name, value in section.items():
+        yield f"{path}{name}"
+        if isinstance(value, dict):
+            yield from settings_of(value, f"{path}{name}.")
+
+
+@pytest.mark.parametrize("section", ["models", "report.story"])
+def test_models_that_are_not_presented_may_be_left_out(document: dict[str, Any], section: str) -> None:
+    models = section_of(document, section)
+    for name in set(models) - {document["model"]}:
+        del models[name]
+        validate(Params, document, "here")
+
+
+def test_no_more_images_are_split_than_there_are(document: dict[str, Any]) -> None:
+    document["split"] |= {"train": 55_000, "val": 5_000}
+    validate(Params, document, "here")
+    document["split"]["train"] += 1
+    line = fault(document)
+    assert line.startswith("split: train + val is 60,001") and "60,000" in line
+
+
+# ---- Files
+
+
+@pytest.mark.parametrize(
+    ("setting", "text", "number"),
+    [("max_lr", "1e-3", "0.001"), ("max_lr", "'0.5'", "0.5"), ("epochs", "1e1", "10")],
+)
+def test_a_number_that_yaml_reads_as_text_comes_with_advice_that_can_be_followed(
+    document: dict[str, Any], tmp_path: Path, setting: str, text: str, number: str
+) -> None:
+    document["models"]["model_3"][setting] = "<text>"
+    file = tmp_path / "params.yaml"
+    template = yaml.safe_dump(document)
+    file.write_text(template.replace("<text>", text))
+    with pytest.raises(InputError, match=f"{file}: {RECIPE}.{setting}: .*: write {number}$"):
+        load(file)
+    file.write_text(template.replace("<text>", number))
+    load(file)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "fast"])
+def test_text_that_is_no_allowed_number_comes_without_advice(document: dict[str, Any], text: str) -> None:
+    put(document, f"{RECIPE}.max_lr", text)
+    assert fault(document) == f"{RECIPE}.max_lr: {text!r} is not allowed: input should be a valid number"
+
+
+def test_several_faults_take_a_line_each(document: dict[str, Any]) -> None:
+    put(document, "split.seed", -1)
+    put(document, f"{RECIPE}.max_lrr", 1)
+    put(document, "train.device", "gpu")
+    assert [line.split(": ")[0] for line in faults(document)] == ["split.seed", "train.device", f"{RECIPE}.max_lrr"]
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"model: [model_5", "not valid YAML"),
+        (b"model: 2024-13-45", "not valid YAML"),
+        (b"- model_5\n- model_4", "mapping of sections"),
+        (b"", "mapping of sections"),
+    ],
+)
+def test_a_file_that_holds_no_settings_is_refused_in_one_line(
+    tmp_path: Path, content: bytes | None, fault: str
+) -> None:
+    file = tmp_path / "params.yaml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=f"{file}: .*{fault}") as error:
+        load(file)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{tmp_path}: cannot be read"):
+        load(tmp_path)
+
+
+def test_settings_are_frozen() -> None:
+    settings = load(FILE)
+    for section, name in ((settings, "model"), (settings.models["model_3"].augmentation, "shift_px")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(section, name, None)

@@ -1,0 +1,257 @@
+"""The commands behind make that are no stages."""
+
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import vl_convert
+
+from mnist_cnn.common.errors import InputError
+from tools import plots_page, readme, show
+from tools.pages import filled, pages
+from tools.processes import interrupt, started
+from tools.repro import in_order
+from tools.verify import altered, apart, stale
+
+# ---- repro: several models at a time
+
+LOCK = """schema: '2.0'
+stages:
+  download:
+    cmd: a
+  train@model_2:
+    cmd: b
+    outs:
+    - path: x
+  train@model_1:
+    cmd: c
+"""
+
+
+def test_the_lock_files_stages_come_in_the_order_of_the_pipeline() -> None:
+    ordered = in_order(LOCK, ["download", "split", "train@model_1", "train@model_2"])
+    head, rest = LOCK.split("  train@model_2:\n")
+    second, third = rest.split("  train@model_1:\n")
+    assert ordered == f"{head}  train@model_1:\n{third}  train@model_2:\n{second}"
+    assert in_order(ordered, ["download", "split", "train@model_1", "train@model_2"]) == ordered
+
+
+def test_a_stage_that_is_no_longer_in_the_pipeline_is_kept() -> None:
+    assert sorted(in_order(LOCK, ["train@model_1"]).splitlines()) == sorted(LOCK.splitlines())
+    assert in_order(LOCK, []) == LOCK
+
+
+# ---- readme: generated text on pages
+
+
+BLOCK = "before\n<!-- {0}.md -->\n{1}<!-- end of {0}.md -->\nafter\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with two results, and pages that have older ones, none, or text that only looks like a block."""
+    (tmp_path / "docs").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.md").write_text(f"| new \\1 {name} |\n")
+    (tmp_path / "README.md").write_text(BLOCK.format("one", "| old |\n| older |\n") + BLOCK.format("two", ""))
+    (tmp_path / "docs" / "more.md").write_text(BLOCK.format("two", "| old |\n"))
+    (tmp_path / "docs" / "none.md").write_text("<!-- a.md -->\n<!-- end of b.md -->\n")
+    return tmp_path
+
+
+def test_generated_text_is_replaced_on_all_pages_and_the_rest_left(project: Path) -> None:
+    assert [page.name for page in pages(project)] == ["README.md", "more.md", "none.md"]
+    none = (project / "docs" / "none.md").read_text()
+    readme.main(project)
+    one, two = (BLOCK.format(name, f"| new \\1 {name} |\n") for name in ("one", "two"))
+    assert [page.read_text() for page in pages(project)] == [one + two, two, none]
+    assert all(filled(page, project) == page.read_text() for page in pages(project))
+
+
+@pytest.mark.parametrize("missing", ["two.md", "README.md"])
+def test_a_page_that_cannot_be_filled_is_refused_and_left(project: Path, missing: str) -> None:
+    (project / missing).unlink()
+    before = [page.read_text() for page in pages(project) if page.exists()]
+    with pytest.raises(InputError, match=f"{project / missing}: cannot be read"):
+        readme.main(project)
+    assert [page.read_text() for page in pages(project) if page.exists()] == before
+
+
+# ---- verify
+
+
+def lock_of(second_reads: str) -> list[dict]:
+    first = {"cmd": "a", "deps": [{"path": "code.py", "md5": "c"}], "outs": [{"path": "data/x", "md5": "1"}]}
+    second = {"cmd": "b", "deps": [{"path": "data/x", "md5": second_reads}], "outs": [{"path": "metrics", "md5": "2"}]}
+    return [{"stages": {"first": first}}, {"stages": {"second": second, "third": {"cmd": "c"}}}]
+
+
+def test_stages_are_stale_by_code_settings_command_or_what_was_made_anew_and_not_by_missing_data() -> None:
+    missing = {"second": [{"changed deps": {"data/x": "deleted", "data": "deleted"}}]}
+    assert stale(missing, lock_of("1")) == []
+    assert stale({}, lock_of("other")) == ["second"]
+    for change in (
+        {"changed deps": {"code.py": "modified", "data/x": "deleted"}},
+        {"changed deps": {"params.yaml": {"model": "modified"}}},
+        "changed command",
+    ):
+        assert stale({"first": [change]}, lock_of("1")) == ["first"]
+
+
+def test_pipelines_beside_the_one_at_the_top_are_kept_apart() -> None:
+    locks = dict(zip(("dvc.lock", "study/dvc.lock"), lock_of("1"), strict=True))
+    assert apart(locks) == {"second", "third"}
+
+
+def test_results_are_altered_if_changed_or_deleted_from_git_and_not_if_they_are_dvcs() -> None:
+    outs = {"metrics": "deleted", "data/x": "not in cache", "plots/a.csv": "modified"}
+    status = {"first": ["changed command", {"changed outs": outs}]}
+    assert altered(status, []) == ["plots/a.csv"]
+    assert altered(status, ["metrics/model_1.json"]) == ["metrics", "plots/a.csv"]
+
+
+# ---- show
+
+
+def test_show_prints_every_model_and_where_the_rest_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pd.DataFrame(
+        {
+            "model": ["model_1", "model_5"],
+            "parameters": [28_954, 7_778],
+            "epochs": 15,
+            "train_accuracy": [99.6912, 98.75],
+            "val_accuracy": [99.1, 99.2],
+            "test_accuracy": [99.05, 99.444],
+            "generalization_gap": [0.64, -0.69],
+            "meets_accuracy_target": [False, True],
+            "meets_epochs_target": [True, True],
+            "meets_parameters_target": [False, True],
+            "test_accuracy_low": [98.84, 99.27],
+            "test_accuracy_high": [99.22, 99.57],
+            "reference_test_accuracy": [99.05, None],
+        }
+    )
+    table.to_csv(tmp_path / "numbers.csv", index=False)
+    show.main(tmp_path / "numbers.csv", tmp_path / "pictures")
+    _, first, second, _, *where = capsys.readouterr().out.splitlines()
+    assert first.split() == "model_1 28,954 99.69 99.10 99.05 98.84 99.22 0.64 99.05 1 of 3".split()
+    assert second.split() == "model_5 7,778 98.75 99.20 99.44 99.27 99.57 -0.69 - 3 of 3".split()
+    assert where[0].endswith(str(tmp_path / "numbers.md"))
+    assert str(tmp_path / "pictures") in where[1]
+
+
+# ---- plots_page: the set-up of DVC's page of charts
+
+
+DVC_SETTINGS = """# where the data is
+[core]
+    remote = store
+['remote "store"']
+    url = https://example.invalid/%(store)s
+    password = "a # b, ${c} = %"
+"""
+
+
+# Takes seconds, and gives the same each time.
+bundle = cache(vl_convert.javascript_bundle)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(vl_convert, "javascript_bundle", bundle)
+    (tmp_path / "page.html").write_text("<head>{scripts}</head>{plot_divs}\n")
+    return tmp_path
+
+
+def test_the_scripts_are_in_the_page_that_the_settings_name(folder: Path) -> None:
+    plots_page.main(folder)
+    page = (folder / "page.offline.html").read_text()
+    assert page.startswith("<head><script>") and page.endswith("</script></head>{plot_divs}\n")
+    assert page.count("</script") == 1
+    assert "window.vegaEmbed" in page
+    assert (folder / "config.local").read_text() == "[plots]\nhtml_template = page.offline.html\n"
+
+
+def test_a_second_run_changes_nothing(folder: Path) -> None:
+    plots_page.main(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    plots_page.main(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_other_settings_and_who_may_read_them_are_kept(folder: Path, mode: int) -> None:
+    path = folder / "config.local"
+    path.write_text(DVC_SETTINGS)
+    path.chmod(mode)
+    plots_page.main(folder)
+    assert path.read_text() == DVC_SETTINGS + "[plots]\n    html_template = page.offline.html\n"
+    assert path.stat().st_mode & 0o777 == mode
+
+
+def test_a_page_that_the_user_has_named_is_kept(folder: Path) -> None:
+    text = "[plots]\n    html_template = mine.html\n"
+    (folder / "config.local").write_text(text)
+    plots_page.main(folder)
+    assert (folder / "config.local").read_text() == text
+
+
+def test_settings_that_cannot_be_read_are_refused_and_left(folder: Path) -> None:
+    (folder / "config.local").write_text("[plots\n")
+    with pytest.raises(InputError, match=r"config\.local: .*line 1"):
+        plots_page.main(folder)
+    assert (folder / "config.local").read_text() == "[plots\n"
+
+
+def test_without_the_page_nothing_is_written(folder: Path) -> None:
+    (folder / "page.html").unlink()
+    with pytest.raises(InputError, match=r"page\.html: cannot be read"):
+        plots_page.main(folder)
+    assert list(folder.iterdir()) == []
+
+
+# ---- processes
+
+
+# Starts itself once more, and waits.
+FAMILY = """
+import signal, subprocess, sys, time
+
+# A shell has its background jobs ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    if sys.argv[1:]:
+        subprocess.Popen([sys.executable, "-c", sys.argv[1]]).wait()
+    else:
+        print("ready", flush=True)
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_where_the_block_fails_the_child_and_its_own_children_are_interrupted(error: type[BaseException]) -> None:
+    # A pipe ends when all that write to it have ended.
+    reading, writing = os.pipe()
+    with open(reading) as output, open(writing, "w") as theirs:
+        command = [sys.executable, "-c", FAMILY, FAMILY]
+        with pytest.raises(error), started(command, stdout=theirs, stderr=subprocess.DEVNULL) as child:
+            theirs.close()
+            assert output.readline() == "ready\n"
+            # A group of its own: Ctrl-C on the terminal does not reach it as well.
+            assert os.getpgid(child.pid) == child.pid != os.getpgid(0)
+            raise error
+        assert child.returncode is not None
+        assert output.read() == "interrupted\ninterrupted\n"
+
+
+def test_a_child_that_ends_by_itself_is_left_alone() -> None:
+    with started([sys.executable, "-c", "print('done')"], stdout=subprocess.PIPE) as child:
+        assert child.communicate()[0] == "done\n"
+        interrupt(child)
+    assert child.returncode == 0
