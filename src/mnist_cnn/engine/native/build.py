@@ -1,8 +1,8 @@
-"""kernels.c compiled for this processor, once, and loaded.
+"""Compiles kernels.c for this CPU, once, and loads it.
 
-The compiler is clang, as the package ``ziglang`` brings it: the same pinned version everywhere, and nothing to
-install beside Python. The package is optional. The library lies in the virtual environment, or in the folder that
-``MNIST_CNN_CACHE`` names, and is named after all that it was made from.
+The compiler is clang from the optional package ``ziglang``: a pinned version that comes with the other packages. The
+compiled library is kept in the virtual environment, or in the folder that ``MNIST_CNN_CACHE`` names. Its name contains
+a hash of all that it depends on: source, options, compiler and CPU.
 """
 
 import ctypes
@@ -20,16 +20,16 @@ from mnist_cnn.common.errors import InputError
 
 _COMPILER = "ziglang"
 _SOURCE = Path(__file__).with_name("kernels.c")
-# Multiply and add in one rounding wherever the source says a * b + c: faster, and the same on every machine.
+# -ffp-contract=fast: a * b + c is one instruction with one rounding, which is faster, and the same on every machine.
 _OPTIONS = ("-O3", "-mcpu=native", "-ffp-contract=fast", "-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
 
 
 @cache
 def load() -> ctypes.CDLL:
-    """The compiled kernels; compiled now if this environment does not have them yet (seconds).
+    """The kernels, compiled now, in some seconds, unless this environment has them already.
 
     Raises:
-        InputError: they cannot be compiled here.
+        InputError: the kernels cannot be compiled here.
     """
     if missing := missing_compiler():
         raise InputError(missing)
@@ -45,21 +45,21 @@ def missing_compiler() -> str | None:
         version(_COMPILER)
     except PackageNotFoundError:
         return (
-            f"the kernels need the package {_COMPILER}, which is not installed ('make setup' installs it); results by "
-            "PyTorch differ in their last digits"
+            f"the kernels need the package {_COMPILER}, which is not installed ('make setup' installs it); PyTorch's "
+            "results differ in the last digits"
         )
     return None
 
 
 def _library_path() -> Path:
-    made_from = (_SOURCE.read_text(encoding="utf-8"), " ".join(_OPTIONS), version(_COMPILER), _processor())
-    name = hashlib.sha256("\0".join(made_from).encode()).hexdigest()[:16]
+    depends_on = (_SOURCE.read_text(encoding="utf-8"), " ".join(_OPTIONS), version(_COMPILER), _processor())
+    name = hashlib.sha256("\0".join(depends_on).encode()).hexdigest()[:16]
     folder = os.environ.get("MNIST_CNN_CACHE") or Path(sys.prefix) / "cache" / "mnist_cnn"
     return Path(folder) / f"kernels-{name}.so"
 
 
 def _processor() -> str:
-    """What ``native`` stands for, so that machines which share an environment do not share a library."""
+    """The CPU that ``-mcpu=native`` compiles for: machines may share an environment, but not a library."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -68,16 +68,17 @@ def _processor() -> str:
 
 
 def _compile(library: Path) -> None:
+    """Compile the kernels in a folder of their own, which also takes the compiler's cache."""
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        made = Path(scratch) / library.name
-        command = [sys.executable, "-m", "ziglang", "cc", *_OPTIONS, str(_SOURCE), "-o", str(made)]
+        output = Path(scratch) / library.name
+        command = [sys.executable, "-m", "ziglang", "cc", *_OPTIONS, str(_SOURCE), "-o", str(output)]
         environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": str(Path(scratch) / "zig")}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise InputError(
-                f"the kernels could not be compiled for this processor ({done.stderr.strip().splitlines()[0]}); "
+                f"the kernels could not be compiled for this CPU ({done.stderr.strip().splitlines()[0]}); "
                 "train.engine: torch does without them"
             )
-        # In one step: several models may start to train at the same time.
-        made.replace(library)
+        # Another process may compile at the same time. Each puts a complete file in place, in one step.
+        output.replace(library)

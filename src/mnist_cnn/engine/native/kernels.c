@@ -1,13 +1,20 @@
-/* A network's forward and backward pass, in float32, on a processor's vector units.
+/* CPU kernels for small convolutional networks: forward and backward pass in float32.
  *
- * A network is a row of blocks: convolution, then batch norm, dropout, ReLU and pooling, each where wanted.
- * Activations lie as (groups, channels, height, width, 16): sixteen images side by side fill one vector, so
- * every position of every layer is computed by whole vectors, whatever the sizes and the borders.
+ * Blocks. A network is a sequence of blocks. A block is a convolution (1x1 or 3x3, stride 1), then batch norm,
+ * dropout, ReLU and pooling, each of the four optional. Its tensors are x, the input; y, the output of the
+ * convolution; and z, the output of the block, which is the x of the next one. dx, dy and dz are the gradients of the
+ * loss with respect to them. network.py allocates all memory and fills the Block structures.
  *
- * Sums are formed in an order that depends neither on the number of threads nor on the width of the machine's
- * vectors: the same inputs give the same bits. Threads share the groups of images, and the weights' gradients.
+ * Memory layout. A batch is cut into lane blocks of 16 images, and a tensor is stored as (lane blocks, channels,
+ * height, width, 16). A vector thus holds one position of 16 images, one image in each lane. All loads and stores are
+ * whole vectors, whatever the width of a map, and convolution is direct: there is no im2col. Padding is stored as
+ * zeros around x, z and dy, so loops have no special cases at the borders. Strides and offsets count vectors.
  *
- * network.py lays out the memory and fills the Block structures; it says what each field means.
+ * Threads. Each thread computes its share of the lane blocks. Weight gradients are sums over all lane blocks; there
+ * each thread computes its share of the channels. Threads meet at a barrier where one reads what another wrote.
+ *
+ * Reproducibility. The order of every sum depends neither on the number of threads nor on the width of the machine's
+ * vectors: the same inputs give the same bits.
  */
 #include <math.h>
 #include <sched.h>
@@ -16,45 +23,68 @@
 
 enum { LANES = 16 };
 typedef float vec __attribute__((vector_size(4 * LANES)));
-typedef int32_t mask __attribute__((vector_size(4 * LANES)));
-typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
+typedef int32_t vec_mask __attribute__((vector_size(4 * LANES)));
+typedef uint32_t vec_bits __attribute__((vector_size(4 * LANES)));
 
+/* Functions with `const int` parameters are templates: inlined with constant arguments, their loops unroll and their
+ * arrays of accumulators become registers. */
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("clang loop unroll(full)")
 
-/* Accumulators that fit the registers: of a direct convolution outputs by columns, of one by points outputs, of its
- * weights' gradient outputs by inputs. */
+/* Sizes of the register tiles: how many sums a kernel keeps in registers. More sums mean fewer loads for each
+ * multiplication. AVX-512 has 32 registers of one vec each. Up to 27 hold sums here, the others hold operands.
+ * Elsewhere a vec takes two or four registers, and tiles are small. */
 #if defined(__AVX512F__)
-enum { TILE_OUTPUTS = 6, TILE_COLUMNS = 4, GRADIENT_OUTPUTS = 3, POINTS_OUTPUTS = 4, PAIR_OUTPUTS = 4, PAIR_INPUTS = 2 };
+enum { DIRECT_CHANNELS = 6, DIRECT_COLUMNS = 4 };             /* 24 sums: output channels by columns */
+enum { DIRECT_GRADIENT_CHANNELS = 3 };                        /* 27 sums: output channels by 3x3 taps */
+enum { WINOGRAD_CHANNELS = 4 };                               /* 24 sums: output channels by 6 points */
+enum { WINOGRAD_GRADIENT_OUT = 4, WINOGRAD_GRADIENT_IN = 2 }; /* 24 sums: output by input channels by kernel rows */
 #else
-enum { TILE_OUTPUTS = 2, TILE_COLUMNS = 2, GRADIENT_OUTPUTS = 1, POINTS_OUTPUTS = 1, PAIR_OUTPUTS = 2, PAIR_INPUTS = 1 };
+enum { DIRECT_CHANNELS = 2, DIRECT_COLUMNS = 2 };
+enum { DIRECT_GRADIENT_CHANNELS = 1 };
+enum { WINOGRAD_CHANNELS = 1 };
+enum { WINOGRAD_GRADIENT_OUT = 2, WINOGRAD_GRADIENT_IN = 1 };
 #endif
 
+/* network.py declares the same fields in the same order. */
 typedef struct {
-    int32_t inputs, outputs, kernel, padding, height, width, sections;
-    int32_t norm, relu, pool, z_height, z_width, z_padding, dy_padding;
-    uint32_t drop_below;
-    float keep_scale, epsilon, momentum;
-    uint64_t key;
+    /* The convolution, its output y, and what follows it. */
+    int32_t in_channels, out_channels, kernel_size, padding, groups;
+    int32_t y_height, y_width, has_norm, has_relu, pool;
+    /* The size of z without padding, and the zeros on each side of z and dy. */
+    int32_t z_height, z_width, z_padding, dy_padding;
+    /* Dropout: a random number below the threshold drops a value, all others are multiplied by the scale. */
+    uint32_t dropout_threshold;
+    float dropout_scale, epsilon, momentum;
+    uint64_t dropout_key;
     const float *weight, *bias, *gamma, *beta;
     float *running_mean, *running_var;
     float *x, *y, *z, *dz, *dy, *dx;
     float *dweight, *dbias, *dgamma, *dbeta;
-    float *packed, *channel;
-    double *sums;
+    /* packed_weight: the weights in the order in which the current pass reads them. norm_terms: (NormTerm,
+     * out_channels). partial_sums: two sums for batch norm, (lane blocks, out_channels, 2). */
+    float *packed_weight, *norm_terms;
+    double *partial_sums;
 } Block;
 
 enum { POOL_NONE, POOL_MAX, POOL_AVERAGE };
-/* Rows of Block.channel. Batch norm is (y - MEAN) * SCALE + SHIFT. On the way back dy, the gradient of that, becomes
- * (dy - DY_MEAN - (y - MEAN) * SLOPE) * SCALE, that of y. INVERSE is 1 / deviation. */
-enum { MEAN, SCALE, SHIFT, DY_MEAN, SLOPE, INVERSE, CHANNEL_ROWS };
 
-/* Abandoned where a thread will not come: the others then run to the end, and what they compute is worthless. */
+/* Batch norm is (y - MEAN) * SCALE + SHIFT. Its backward pass turns g, the gradient of that, into the gradient of y:
+ * (g - GRADIENT_MEAN - (y - MEAN) * SLOPE) * SCALE. */
+enum NormTerm { MEAN, SCALE, SHIFT, GRADIENT_MEAN, SLOPE, INVERSE_STD };
+
+/* `abandoned` releases all threads where one will never arrive; what they then compute is not used. */
 typedef struct {
     int32_t arrived, phase, abandoned;
 } Barrier;
 
+typedef struct {
+    int first, end;
+} Range;
+
 size_t block_size(void) { return sizeof(Block); }
+
+/* ---- Threads, vectors, numbers ------------------------------------------------------------------------------- */
 
 static void wait_for_all(Barrier *barrier, int threads) {
     if (threads == 1) return;
@@ -64,464 +94,523 @@ static void wait_for_all(Barrier *barrier, int threads) {
         __atomic_store_n(&barrier->phase, phase + 1, __ATOMIC_RELEASE);
         return;
     }
-    /* Others end within microseconds; after that somebody else may need this processor. */
+    /* 4000 checks take some microseconds, in which the others usually arrive. If not, they may need this core. */
     for (int spins = 0; __atomic_load_n(&barrier->phase, __ATOMIC_ACQUIRE) == phase; spins++) {
         if (__atomic_load_n(&barrier->abandoned, __ATOMIC_ACQUIRE)) return;
         if (spins > 4000) sched_yield();
     }
 }
 
-INLINE vec splat(float value) { return (vec){0} + value; }
-INLINE vec select(mask choose, vec yes, vec no) { return (vec)((choose & (mask)yes) | (~choose & (mask)no)); }
-
-/* Where a thread's part of `count` things begins. */
-INLINE int part(int count, int thread, int threads) { return (int64_t)count * thread / threads; }
-
-/* Lanes that hold an image: all but in the last group of an incomplete batch. */
-INLINE mask lanes_in_use(int group, int images) {
-    mask lane;
-    for (int i = 0; i < LANES; i++) lane[i] = group * LANES + i;
-    return lane < images;
+/* A thread's share of `count` items. */
+INLINE Range share_of(int count, int thread, int threads) {
+    return (Range){(int64_t)count * thread / threads, (int64_t)count * (thread + 1) / threads};
 }
 
-/* By halves: the same order on every machine. */
-INLINE double total(vec v) {
+INLINE vec broadcast(float value) { return (vec){0} + value; }
+INLINE vec select(vec_mask choose, vec yes, vec no) {
+    return (vec)((choose & (vec_mask)yes) | (~choose & (vec_mask)no));
+}
+
+/* The sum of all lanes, by halves: the same order on every machine. */
+INLINE double lane_sum(vec v) {
     for (int half = LANES / 2; half; half /= 2)
         for (int i = 0; i < half; i++) v[i] += v[i + half];
     return v[0];
 }
 
-INLINE int least(int a, int b) { return a < b ? a : b; }
-INLINE int largest(int a, int b) { return a > b ? a : b; }
+INLINE int lane_blocks_of(int images) { return (images + LANES - 1) / LANES; }
 
-/* ---- Where a group's part of a buffer lies; of z and dy, its first position inside the border ----------------- */
-
-INLINE int x_width(const Block *block) { return block->width + block->kernel - 1; }
-INLINE int x_height(const Block *block) { return block->height + block->kernel - 1; }
-INLINE int z_row(const Block *block) { return block->z_width + 2 * block->z_padding; }
-INLINE int dy_row(const Block *block) { return block->width + 2 * block->dy_padding; }
-INLINE ptrdiff_t x_channel(const Block *block) { return (ptrdiff_t)x_height(block) * x_width(block); }
-INLINE ptrdiff_t y_channel(const Block *block) { return (ptrdiff_t)block->height * block->width; }
-INLINE ptrdiff_t dz_channel(const Block *block) { return (ptrdiff_t)block->z_height * block->z_width; }
-INLINE ptrdiff_t z_channel(const Block *block) {
-    return (ptrdiff_t)(block->z_height + 2 * block->z_padding) * z_row(block);
-}
-INLINE ptrdiff_t dy_channel(const Block *block) {
-    return (ptrdiff_t)(block->height + 2 * block->dy_padding) * dy_row(block);
-}
-/* A convolution in sections is as many independent ones, each from its own inputs to its own outputs. */
-INLINE int section_inputs(const Block *block) { return block->inputs / block->sections; }
-INLINE int section_outputs(const Block *block) { return block->outputs / block->sections; }
-INLINE const vec *x_of(const Block *block, int group, int i) {
-    return (const vec *)block->x + ((ptrdiff_t)group * block->inputs + i) * x_channel(block);
-}
-INLINE vec *y_of(const Block *block, int group, int o) {
-    return (vec *)block->y + ((ptrdiff_t)group * block->outputs + o) * y_channel(block);
-}
-INLINE vec *z_of(const Block *block, int group, int o) {
-    return (vec *)block->z + ((ptrdiff_t)group * block->outputs + o) * z_channel(block) +
-           block->z_padding * (z_row(block) + 1);
-}
-INLINE const vec *dz_of(const Block *block, int group, int o) {
-    return (const vec *)block->dz + ((ptrdiff_t)group * block->outputs + o) * dz_channel(block);
-}
-INLINE vec *dy_of(const Block *block, int group, int o) {
-    return (vec *)block->dy + ((ptrdiff_t)group * block->outputs + o) * dy_channel(block) +
-           block->dy_padding * (dy_row(block) + 1);
+/* The lanes that hold an image of the batch: not all of the last lane block. */
+INLINE vec_mask lanes_in_use(int lane_block, int images) {
+    vec_mask image;
+    for (int i = 0; i < LANES; i++) image[i] = lane_block * LANES + i;
+    return image < images;
 }
 
-/* ---- Convolution, directly ----------------------------------------------------------------------------------- */
+INLINE int min_int(int a, int b) { return a < b ? a : b; }
+INLINE int max_int(int a, int b) { return a > b ? a : b; }
 
-INLINE void convolve_tile(const int outputs, const int columns, const int kernel, const vec *x, ptrdiff_t x_step,
-                          ptrdiff_t x_row, int inputs, const float *weight, int weight_row, const float *bias, vec *y,
-                          ptrdiff_t y_step) {
-    vec sum[TILE_OUTPUTS][TILE_COLUMNS];
-    UNROLL for (int o = 0; o < outputs; o++)
-        UNROLL for (int c = 0; c < columns; c++) sum[o][c] = splat(bias ? bias[o] : 0);
-    for (int i = 0; i < inputs; i++)
-        for (int row = 0; row < kernel; row++)
-            for (int column = 0; column < kernel; column++) {
-                const vec *from = x + i * x_step + row * x_row + column;
-                const float *w = weight + (ptrdiff_t)((i * kernel + row) * kernel + column) * weight_row;
-                vec here[TILE_COLUMNS];
-                UNROLL for (int c = 0; c < columns; c++) here[c] = from[c];
-                UNROLL for (int o = 0; o < outputs; o++)
-                    UNROLL for (int c = 0; c < columns; c++)
-                        sum[o][c] += here[c] * w[o];
-            }
-    UNROLL for (int o = 0; o < outputs; o++)
-        UNROLL for (int c = 0; c < columns; c++) y[o * y_step + c] = sum[o][c];
-}
+/* ---- Sizes, strides and addresses of a block's tensors ------------------------------------------------------- */
 
-INLINE void convolve_columns(const int columns, const int kernel, const vec *x, ptrdiff_t x_step, ptrdiff_t x_row,
-                             int inputs, int outputs, const float *weight, const float *bias, vec *y,
-                             ptrdiff_t y_step) {
-    int o = 0;
-#define OUTPUTS(count)                                                                                             \
-    for (; count <= TILE_OUTPUTS && o + count <= outputs; o += count)                                              \
-        convolve_tile(count, columns, kernel, x, x_step, x_row, inputs, weight + o, outputs,                     \
-                      bias ? bias + o : 0, y + o * y_step, y_step);
-    OUTPUTS(6) OUTPUTS(4) OUTPUTS(2) OUTPUTS(1)
-#undef OUTPUTS
-}
-
-/* One group: x (inputs, x_height, x_width), any part of a larger area, to y (outputs, height, width). The weights lie
- * as (inputs, taps, outputs). */
-INLINE void convolve(const int kernel, const vec *x, ptrdiff_t x_step, ptrdiff_t x_row, int inputs, int outputs,
-                     int height, int width, const float *weight, const float *bias, vec *y) {
-    ptrdiff_t y_step = (ptrdiff_t)height * width;
-    for (int row = 0; row < height; row++) {
-        int column = 0;
-#define COLUMNS(count)                                                                                             \
-    for (; count <= TILE_COLUMNS && column + count <= width; column += count)                                      \
-        convolve_columns(count, kernel, x + row * x_row + column, x_step, x_row, inputs, outputs, weight, bias, \
-                         y + row * width + column, y_step);
-        COLUMNS(4) COLUMNS(2) COLUMNS(1)
-#undef COLUMNS
-    }
-}
-
-/* The gradient of the weights from input i to some outputs, over all groups, to dweight, a step apart. */
-INLINE void weights_gradient(const int outputs, const int kernel, const Block *block, int groups, int o, int i,
-                             float *dweight, ptrdiff_t step) {
-    int width = x_width(block), dy_width = dy_row(block);
-    ptrdiff_t dy_step = dy_channel(block);
-    vec sum[GRADIENT_OUTPUTS][9];
-    UNROLL for (int c = 0; c < outputs; c++)
-        UNROLL for (int tap = 0; tap < kernel * kernel; tap++) sum[c][tap] = splat(0);
-    for (int group = 0; group < groups; group++) {
-        const vec *x = x_of(block, group, i), *dy = dy_of(block, group, o);
-        for (int row = 0; row < block->height; row++)
-            for (int column = 0; column < block->width; column++) {
-                vec here[GRADIENT_OUTPUTS];
-                UNROLL for (int c = 0; c < outputs; c++) here[c] = dy[c * dy_step + row * dy_width + column];
-                UNROLL for (int tap = 0; tap < kernel * kernel; tap++) {
-                    vec from = x[(row + tap / kernel) * width + column + tap % kernel];
-                    UNROLL for (int c = 0; c < outputs; c++) sum[c][tap] += from * here[c];
-                }
-            }
-    }
-    UNROLL for (int c = 0; c < outputs; c++)
-        UNROLL for (int tap = 0; tap < kernel * kernel; tap++)
-            dweight[c * step + tap] = total(sum[c][tap]);
-}
-
-/* Threads share the pairs of an input and a few outputs; of a convolution in sections, the outputs. */
-INLINE void weights_gradients(const int kernel, const Block *block, int groups, int thread, int threads) {
-    int inputs = section_inputs(block), outputs = section_outputs(block), taps = kernel * kernel;
-    ptrdiff_t step = inputs * taps;
-    if (block->sections > 1) {
-        for (int o = part(block->outputs, thread, threads); o < part(block->outputs, thread + 1, threads); o++)
-            for (int i = 0; i < inputs; i++)
-                weights_gradient(1, kernel, block, groups, o, o / outputs * inputs + i,
-                                 block->dweight + o * step + i * taps, step);
-        return;
-    }
-    int steps = (block->outputs + GRADIENT_OUTPUTS - 1) / GRADIENT_OUTPUTS, tasks = steps * block->inputs;
-    for (int task = part(tasks, thread, threads); task < part(tasks, thread + 1, threads); task++) {
-        int i = task / steps, o = task % steps * GRADIENT_OUTPUTS;
-        float *dweight = block->dweight + o * step + i * taps;
-        if (o + GRADIENT_OUTPUTS <= block->outputs)
-            weights_gradient(GRADIENT_OUTPUTS, kernel, block, groups, o, i, dweight, step);
-        else
-            for (; o < block->outputs; o++, dweight += step)
-                weights_gradient(1, kernel, block, groups, o, i, dweight, step);
-    }
-}
-
-/* ---- 3x3 convolution by points ------------------------------------------------------------------------------- */
-
-/* Four neighbouring results of three weights are values of a polynomial product, which six points determine: 6
- * multiplications where the direct way has 12. The points are 0, 1, -1, 2, -2 and infinity. The rows of a kernel are
- * added up at the points. A width that four does not divide has its last span overlap the one before.
- * Source: "Fast Algorithms for Convolutional Neural Networks", 2015, https://arxiv.org/abs/1509.09308, F(4, 3) */
-enum { SPAN = 4, POINTS = 6, TAPS = 3 };
-
-INLINE int by_points(int kernel, int width) { return kernel == TAPS && width >= SPAN; }
-INLINE int spans_of(int width) { return (width + SPAN - 1) / SPAN; }
-INLINE int span_start(int span, int width) { return least(span * SPAN, width - SPAN); }
-
-/* Six neighbouring values at the points, `step` apart. All products are exact, here and below: whichever of them a
- * compiler merges with its sum, the result is the same. */
-INLINE void to_points(const vec *x, vec *at, ptrdiff_t step) {
-    vec even = x[4] - 4 * x[2], odd = x[3] - 4 * x[1];
-    vec even_2 = x[4] - x[2], odd_2 = 2 * (x[3] - x[1]);
-    at[0 * step] = even_2 + 4 * (x[0] - x[2]);
-    at[1 * step] = even + odd;
-    at[2 * step] = even - odd;
-    at[3 * step] = even_2 + odd_2;
-    at[4 * step] = even_2 - odd_2;
-    at[5 * step] = x[5] - x[3] + 4 * (x[1] - x[3]);
-}
-
-/* Four results from their values at the points. */
-INLINE void from_points(const vec *at, float bias, vec *y) {
-    vec sum = at[1] + at[2], difference = at[1] - at[2], sum_2 = at[3] + at[4], difference_2 = at[3] - at[4];
-    y[0] = at[0] + sum + sum_2 + bias;
-    y[1] = difference + 2 * difference_2 + bias;
-    y[2] = sum + 4 * sum_2 + bias;
-    y[3] = difference + 8 * difference_2 + at[5] + bias;
-}
-
-/* The same forms turned round, for the gradient of the weights: four gradients of results at the points ... */
-INLINE void gradient_to_points(const vec dy[SPAN], vec *at, ptrdiff_t step) {
-    vec even = dy[0] + dy[2], odd = dy[1] + dy[3], even_2 = dy[0] + 4 * dy[2], odd_2 = 2 * dy[1] + 8 * dy[3];
-    at[0 * step] = dy[0];
-    at[1 * step] = even + odd;
-    at[2 * step] = even - odd;
-    at[3 * step] = even_2 + odd_2;
-    at[4 * step] = even_2 - odd_2;
-    at[5 * step] = dy[3];
-}
-
-/* ... and three weights' gradients from their values at the points; */
-INLINE void gradient_from_points(const double at[POINTS], float *dweight) {
-    double sum = (at[1] + at[2]) / 6, sum_2 = at[3] + at[4];
-    dweight[0] = at[0] / 4 - sum + sum_2 / 24;
-    dweight[1] = (at[2] - at[1]) / 6 + (at[3] - at[4]) / 12;
-    dweight[2] = sum_2 / 6 - sum + at[5];
-}
-
-/* ... and three weights at the points, `step` apart. */
-INLINE void weights_to_points(double w0, double w1, double w2, float *at, ptrdiff_t step) {
-    at[0 * step] = w0 / 4;
-    at[1 * step] = -(w0 + w1 + w2) / 6;
-    at[2 * step] = -(w0 - w1 + w2) / 6;
-    at[3 * step] = (w0 + 2 * w1 + 4 * w2) / 24;
-    at[4 * step] = (w0 - 2 * w1 + 4 * w2) / 24;
-    at[5 * step] = w2;
-}
-
-/* How many outputs, from output o on, are computed together. */
-INLINE int together(int o, int outputs, int most) {
-    int count = most;
-    while (count > outputs - o) count /= 2;
-    return count;
-}
-
-/* One span of some outputs. rows: the input's points of three rows, each (inputs, spans, points), from the span on. */
-INLINE void convolve_span(const int outputs, const vec *const rows[TAPS], int first, int last, ptrdiff_t step,
-                          int inputs, const float *weight, const float *bias, vec *y, ptrdiff_t y_step) {
-    vec sum[POINTS_OUTPUTS][POINTS];
-    UNROLL for (int o = 0; o < outputs; o++)
-        UNROLL for (int point = 0; point < POINTS; point++) sum[o][point] = splat(0);
-    for (int tap = first; tap < last; tap++)
-        for (int i = 0; i < inputs; i++) {
-            const vec *at = rows[tap] + i * step;
-            const float *w = weight + (ptrdiff_t)(tap * inputs + i) * POINTS * outputs;
-            UNROLL for (int point = 0; point < POINTS; point++) {
-                vec here = at[point];
-                UNROLL for (int o = 0; o < outputs; o++) sum[o][point] += here * w[point * outputs + o];
-            }
-        }
-    UNROLL for (int o = 0; o < outputs; o++) from_points(sum[o], bias ? bias[o] : 0, y + o * y_step);
-}
-
-/* One group, as `convolve`. The first and last `border` rows of x are zeros. scratch: the points of three rows. */
-static void convolve_by_points(const vec *x, ptrdiff_t x_step, ptrdiff_t x_row, int border, int inputs, int outputs,
-                               int height, int width, const float *weight, const float *bias, vec *y, vec *scratch) {
-    int spans = spans_of(width);
-    ptrdiff_t step = spans * POINTS, y_step = (ptrdiff_t)height * width;
-    int end = height + TAPS - 1 - border;
-    for (int row = 0; row < height + TAPS - 1; row++) {
-        vec *at = scratch + row % TAPS * inputs * step;
-        if (row >= border && row < end)
-            for (int i = 0; i < inputs; i++)
-                for (int span = 0; span < spans; span++)
-                    to_points(x + i * x_step + row * x_row + span_start(span, width), at + i * step + span * POINTS, 1);
-        int result = row - TAPS + 1;
-        if (result < 0) continue;
-        int first = largest(0, border - result), last = least(TAPS, end - result);
-        for (int span = 0; span < spans; span++) {
-            const vec *rows[TAPS];
-            for (int tap = 0; tap < TAPS; tap++)
-                rows[tap] = scratch + (result + tap) % TAPS * inputs * step + span * POINTS;
-            vec *to = y + result * width + span_start(span, width);
-            for (int o = 0, count; o < outputs; o += count) {
-                count = together(o, outputs, POINTS_OUTPUTS);
-                const float *w = weight + (ptrdiff_t)o * inputs * TAPS * POINTS;
-#define OUTPUTS(number)                                                                                            \
-    if (number <= POINTS_OUTPUTS && count == number)                                                               \
-        convolve_span(number, rows, first, last, step, inputs, w, bias ? bias + o : 0, to + o * y_step, y_step);
-                OUTPUTS(4) OUTPUTS(2) OUTPUTS(1)
-#undef OUTPUTS
-            }
-        }
-    }
-}
-
-/* The weights' gradients of large maps are summed some rows at a time, of small ones some groups at a time: enough
- * for sums to be worth loading and storing, little enough for the caches. */
-typedef struct {
-    int rows, groups;
-} Portion;
-
-INLINE Portion portion_of(const Block *block) {
-    enum { SPANS = 64 };
-    int spans = spans_of(block->width) * block->height, portions = (spans + SPANS - 1) / SPANS;
-    return (Portion){(block->height + portions - 1) / portions, largest(1, SPANS / spans)};
-}
-
-/* Products of some outputs' gradients with some inputs, at one point, added to sums (outputs, inputs, taps). */
-INLINE void add_products(const int outputs, const int inputs, const vec *dy, ptrdiff_t dy_step, ptrdiff_t dy_group,
-                         const vec *x, ptrdiff_t x_step, ptrdiff_t x_group, int groups, int positions, int spans,
-                         vec *sums, ptrdiff_t sums_step) {
-    vec sum[PAIR_OUTPUTS][PAIR_INPUTS][TAPS];
-#define EACH                                                                                                       \
-    UNROLL for (int o = 0; o < outputs; o++)                                                                       \
-        UNROLL for (int i = 0; i < inputs; i++)                                                                    \
-            UNROLL for (int tap = 0; tap < TAPS; tap++)
-    EACH sum[o][i][tap] = sums[o * sums_step + i * TAPS + tap];
-    for (int group = 0; group < groups; group++)
-        for (int n = 0; n < positions; n++) {
-            vec g[PAIR_OUTPUTS];
-            UNROLL for (int o = 0; o < outputs; o++) g[o] = dy[o * dy_step + group * dy_group + n];
-            UNROLL for (int i = 0; i < inputs; i++)
-                UNROLL for (int tap = 0; tap < TAPS; tap++) {
-                    vec from = x[i * x_step + group * x_group + n + tap * spans];
-                    UNROLL for (int o = 0; o < outputs; o++) sum[o][i][tap] += g[o] * from;
-                }
-        }
-    EACH sums[o * sums_step + i * TAPS + tap] = sum[o][i][tap];
-#undef EACH
-}
-
-/* Threads share the outputs. scratch: sums (points, outputs, inputs, taps); a portion's points of x (points, inputs,
- * groups, rows + 2, spans) and of dy (points, outputs, groups, rows, spans). */
-static void weights_gradients_by_points(const Block *block, int groups, vec *scratch, int thread, int threads) {
-    int first = part(block->outputs, thread, threads), outputs = part(block->outputs, thread + 1, threads) - first;
-    if (!outputs) return;
-    int inputs = block->inputs, spans = spans_of(block->width);
-    Portion portion = portion_of(block);
-    int dy_group = portion.rows * spans, x_group = (portion.rows + TAPS - 1) * spans;
-    ptrdiff_t dy_step = portion.groups * dy_group, x_step = portion.groups * x_group;
-    ptrdiff_t sums_step = inputs * TAPS, sums_point = outputs * sums_step;
-    vec *sums = scratch, *x_at = sums + POINTS * sums_point, *dy_at = x_at + POINTS * inputs * x_step;
-    for (ptrdiff_t i = 0; i < POINTS * sums_point; i++) sums[i] = splat(0);
-    for (int group = 0; group < groups; group += portion.groups)
-        for (int row = 0; row < block->height; row += portion.rows) {
-            int count = least(portion.groups, groups - group), rows = least(portion.rows, block->height - row);
-            for (int g = 0; g < count; g++) {
-                for (int i = 0; i < inputs; i++) {
-                    const vec *x = x_of(block, group + g, i) + row * x_width(block);
-                    for (int r = 0; r < rows + TAPS - 1; r++)
-                        for (int span = 0; span < spans; span++)
-                            to_points(x + r * x_width(block) + span_start(span, block->width),
-                                      x_at + i * x_step + g * x_group + r * spans + span, inputs * x_step);
-                }
-                for (int o = 0; o < outputs; o++) {
-                    const vec *dy = dy_of(block, group + g, first + o) + row * dy_row(block);
-                    for (int r = 0; r < rows; r++)
-                        for (int span = 0; span < spans; span++) {
-                            int start = span_start(span, block->width);
-                            vec here[SPAN];
-                            UNROLL for (int c = 0; c < SPAN; c++)
-                                here[c] = start + c < span * SPAN ? splat(0) : dy[r * dy_row(block) + start + c];
-                            gradient_to_points(here, dy_at + o * dy_step + g * dy_group + r * spans + span,
-                                               outputs * dy_step);
-                        }
-                }
-            }
-            for (int point = 0; point < POINTS; point++)
-                for (int o = 0, some; o < outputs; o += some) {
-                    some = together(o, outputs, PAIR_OUTPUTS);
-                    for (int i = 0, few; i < inputs; i += few) {
-                        few = together(i, inputs, PAIR_INPUTS);
-#define PAIR(number, by)                                                                                           \
-    if (number <= PAIR_OUTPUTS && by <= PAIR_INPUTS && some == number && few == by)                                \
-        add_products(number, by, dy_at + (point * outputs + o) * dy_step, dy_step, dy_group,                       \
-                     x_at + (point * inputs + i) * x_step, x_step, x_group, count, rows * spans, spans,            \
-                     sums + point * sums_point + o * sums_step + i * TAPS, sums_step);
-                        PAIR(4, 2) PAIR(4, 1) PAIR(2, 2) PAIR(2, 1) PAIR(1, 2) PAIR(1, 1)
-#undef PAIR
-                    }
-                }
-        }
-    for (int o = 0; o < outputs; o++)
-        for (int i = 0; i < inputs * TAPS; i++) {
-            double at[POINTS];
-            for (int point = 0; point < POINTS; point++) at[point] = total(sums[point * sums_point + o * sums_step + i]);
-            gradient_from_points(at, block->dweight + ((ptrdiff_t)(first + o) * inputs * TAPS + i) * TAPS);
-        }
-}
-
-/* ---- Convolution, either way --------------------------------------------------------------------------------- */
-
-/* How many numbers the packed weights of one section are. */
-INLINE ptrdiff_t packed_size(const Block *block, int width) {
-    int taps = by_points(block->kernel, width) ? TAPS * POINTS : block->kernel * block->kernel;
-    return (ptrdiff_t)section_inputs(block) * section_outputs(block) * taps;
-}
-
-/* The weights of one section in the order in which a convolution reads them: (inputs, taps, outputs), or by points
- * (some outputs, rows, inputs, points, those outputs). The gradient of the input is a convolution too, with inputs and
- * outputs exchanged and the taps in reverse. */
-static void pack_section(const Block *block, int width, int backward, const float *weight, float *packed) {
-    int kernel = block->kernel, taps = kernel * kernel;
-    int inputs = backward ? section_outputs(block) : section_inputs(block);
-    int outputs = backward ? section_inputs(block) : section_outputs(block);
-#define WEIGHT(o, i, tap)                                                                                          \
-    (backward ? weight[((ptrdiff_t)(i) * outputs + (o)) * taps + taps - 1 - (tap)]                                 \
-              : weight[((ptrdiff_t)(o) * inputs + (i)) * taps + (tap)])
-    if (!by_points(kernel, width)) {
-        for (int o = 0; o < outputs; o++)
-            for (int i = 0; i < inputs; i++)
-                for (int tap = 0; tap < taps; tap++) packed[((ptrdiff_t)i * taps + tap) * outputs + o] = WEIGHT(o, i, tap);
-        return;
-    }
-    for (int o = 0, count; o < outputs; o += count) {
-        count = together(o, outputs, POINTS_OUTPUTS);
-        float *to = packed + (ptrdiff_t)o * inputs * TAPS * POINTS;
-        for (int c = 0; c < count; c++)
-            for (int row = 0; row < TAPS; row++)
-                for (int i = 0; i < inputs; i++)
-                    weights_to_points(WEIGHT(o + c, i, row * TAPS), WEIGHT(o + c, i, row * TAPS + 1),
-                                      WEIGHT(o + c, i, row * TAPS + 2),
-                                      to + (ptrdiff_t)(row * inputs + i) * POINTS * count + c, count);
-    }
-#undef WEIGHT
-}
-
-static void pack(const Block *block, int width, int backward) {
-    ptrdiff_t weights = (ptrdiff_t)section_inputs(block) * section_outputs(block) * block->kernel * block->kernel;
-    for (int section = 0; section < block->sections; section++)
-        pack_section(block, width, backward, block->weight + section * weights,
-                     block->packed + section * packed_size(block, width));
-}
-
-static void convolve_any(int kernel, const vec *x, ptrdiff_t x_step, ptrdiff_t x_row, int border, int inputs,
-                         int outputs, int height, int width, const float *weight, const float *bias, vec *y,
-                         vec *scratch) {
-    if (by_points(kernel, width))
-        convolve_by_points(x, x_step, x_row, border, inputs, outputs, height, width, weight, bias, y, scratch);
-    else if (kernel == 1)
-        convolve(1, x, x_step, x_row, inputs, outputs, height, width, weight, bias, y);
-    else
-        convolve(3, x, x_step, x_row, inputs, outputs, height, width, weight, bias, y);
-}
-
-static void weights_gradients_any(const Block *block, int groups, vec *scratch, int thread, int threads) {
-    if (by_points(block->kernel, block->width) && block->sections == 1)
-        weights_gradients_by_points(block, groups, scratch, thread, threads);
-    else if (block->kernel == 1)
-        weights_gradients(1, block, groups, thread, threads);
-    else
-        weights_gradients(3, block, groups, thread, threads);
-}
-
+INLINE int x_height(const Block *block) { return block->y_height + block->kernel_size - 1; }
+INLINE int x_width(const Block *block) { return block->y_width + block->kernel_size - 1; }
 INLINE int dx_height(const Block *block) { return x_height(block) - 2 * block->padding; }
 INLINE int dx_width(const Block *block) { return x_width(block) - 2 * block->padding; }
+INLINE int z_row_stride(const Block *block) { return block->z_width + 2 * block->z_padding; }
+INLINE int dy_row_stride(const Block *block) { return block->y_width + 2 * block->dy_padding; }
 
-/* How many vectors a thread's scratch memory holds. */
+INLINE ptrdiff_t x_channel_stride(const Block *block) { return (ptrdiff_t)x_height(block) * x_width(block); }
+INLINE ptrdiff_t dx_channel_stride(const Block *block) { return (ptrdiff_t)dx_height(block) * dx_width(block); }
+INLINE ptrdiff_t y_channel_stride(const Block *block) { return (ptrdiff_t)block->y_height * block->y_width; }
+INLINE ptrdiff_t dy_channel_stride(const Block *block) {
+    return (ptrdiff_t)(block->y_height + 2 * block->dy_padding) * dy_row_stride(block);
+}
+INLINE ptrdiff_t z_channel_stride(const Block *block) {
+    return (ptrdiff_t)(block->z_height + 2 * block->z_padding) * z_row_stride(block);
+}
+INLINE ptrdiff_t dz_channel_stride(const Block *block) { return (ptrdiff_t)block->z_height * block->z_width; }
+
+/* A channel of a lane block: of x the first position of the padding, of z and dy the first one inside it. */
+INLINE const vec *x_at(const Block *block, int lane_block, int channel) {
+    return (const vec *)block->x + ((ptrdiff_t)lane_block * block->in_channels + channel) * x_channel_stride(block);
+}
+INLINE vec *dx_at(const Block *block, int lane_block, int channel) {
+    return (vec *)block->dx + ((ptrdiff_t)lane_block * block->in_channels + channel) * dx_channel_stride(block);
+}
+INLINE vec *y_at(const Block *block, int lane_block, int channel) {
+    return (vec *)block->y + ((ptrdiff_t)lane_block * block->out_channels + channel) * y_channel_stride(block);
+}
+INLINE vec *dy_at(const Block *block, int lane_block, int channel) {
+    return (vec *)block->dy + ((ptrdiff_t)lane_block * block->out_channels + channel) * dy_channel_stride(block) +
+           block->dy_padding * (dy_row_stride(block) + 1);
+}
+INLINE vec *z_at(const Block *block, int lane_block, int channel) {
+    return (vec *)block->z + ((ptrdiff_t)lane_block * block->out_channels + channel) * z_channel_stride(block) +
+           block->z_padding * (z_row_stride(block) + 1);
+}
+INLINE const vec *dz_at(const Block *block, int lane_block, int channel) {
+    return (const vec *)block->dz + ((ptrdiff_t)lane_block * block->out_channels + channel) * dz_channel_stride(block);
+}
+INLINE double *partial_sums_at(const Block *block, int lane_block, int channel) {
+    return block->partial_sums + ((ptrdiff_t)lane_block * block->out_channels + channel) * 2;
+}
+
+INLINE int group_in_channels(const Block *block) { return block->in_channels / block->groups; }
+INLINE int group_out_channels(const Block *block) { return block->out_channels / block->groups; }
+
+/* One group's convolution of one lane block. x, which contains the padding, may be a part of a larger map: it has
+ * strides of its own. y is (out_channels, height, width). */
+typedef struct {
+    int in_channels, out_channels, height, width;
+    const vec *x;
+    ptrdiff_t x_channel_stride, x_row_stride;
+    int padding; /* This many first and last rows of x are zeros. */
+    const float *weight, *bias;
+    vec *y;
+} Convolution;
+
+/* ---- Direct convolution -------------------------------------------------------------------------------------- */
+
+/* A register tile: some columns of a row, of some output channels. weight is (in_channels, taps, out_channels), so
+ * that the weights of neighbouring output channels lie side by side. */
+INLINE void direct_tile(const int channels, const int columns, const int kernel_size, const Convolution *conv,
+                        int channel, int row, int column) {
+    const vec *x = conv->x + row * conv->x_row_stride + column;
+    const float *bias = conv->bias ? conv->bias + channel : 0;
+    vec sum[DIRECT_CHANNELS][DIRECT_COLUMNS];
+    UNROLL for (int o = 0; o < channels; o++)
+        UNROLL for (int c = 0; c < columns; c++) sum[o][c] = broadcast(bias ? bias[o] : 0);
+    for (int i = 0; i < conv->in_channels; i++)
+        for (int tap_row = 0; tap_row < kernel_size; tap_row++)
+            for (int tap_column = 0; tap_column < kernel_size; tap_column++) {
+                const vec *input = x + i * conv->x_channel_stride + tap_row * conv->x_row_stride + tap_column;
+                int tap = (i * kernel_size + tap_row) * kernel_size + tap_column;
+                const float *weight = conv->weight + (ptrdiff_t)tap * conv->out_channels + channel;
+                vec here[DIRECT_COLUMNS];
+                UNROLL for (int c = 0; c < columns; c++) here[c] = input[c];
+                UNROLL for (int o = 0; o < channels; o++)
+                    UNROLL for (int c = 0; c < columns; c++) sum[o][c] += here[c] * weight[o];
+            }
+    ptrdiff_t y_channel = (ptrdiff_t)conv->height * conv->width;
+    vec *y = conv->y + channel * y_channel + row * conv->width + column;
+    UNROLL for (int o = 0; o < channels; o++)
+        UNROLL for (int c = 0; c < columns; c++) y[o * y_channel + c] = sum[o][c];
+}
+
+/* All output channels of some columns: as many large tiles as fit, then smaller ones. */
+INLINE void direct_columns(const int columns, const int kernel_size, const Convolution *conv, int row, int column) {
+    int channel = 0;
+#define TILES(channels)                                                                                            \
+    for (; channels <= DIRECT_CHANNELS && channel + channels <= conv->out_channels; channel += channels)           \
+        direct_tile(channels, columns, kernel_size, conv, channel, row, column);
+    TILES(6) TILES(4) TILES(2) TILES(1)
+#undef TILES
+}
+
+INLINE void convolve_direct(const int kernel_size, const Convolution *conv) {
+    for (int row = 0; row < conv->height; row++) {
+        int column = 0;
+#define TILES(columns)                                                                                             \
+    for (; columns <= DIRECT_COLUMNS && column + columns <= conv->width; column += columns)                        \
+        direct_columns(columns, kernel_size, conv, row, column);
+        TILES(4) TILES(2) TILES(1)
+#undef TILES
+    }
+}
+
+/* The gradient of the weights from one input channel to some output channels, over all lane blocks. Output channels
+ * are `stride` apart in dweight. */
+INLINE void direct_gradient_tile(const int channels, const int kernel_size, const Block *block, int lane_blocks,
+                                 int out_channel, int in_channel, float *dweight, ptrdiff_t stride) {
+    int x_row = x_width(block), dy_row = dy_row_stride(block);
+    ptrdiff_t dy_channel = dy_channel_stride(block);
+    vec sum[DIRECT_GRADIENT_CHANNELS][9];
+    UNROLL for (int o = 0; o < channels; o++)
+        UNROLL for (int tap = 0; tap < kernel_size * kernel_size; tap++) sum[o][tap] = broadcast(0);
+    for (int lane_block = 0; lane_block < lane_blocks; lane_block++) {
+        const vec *x = x_at(block, lane_block, in_channel), *dy = dy_at(block, lane_block, out_channel);
+        for (int row = 0; row < block->y_height; row++)
+            for (int column = 0; column < block->y_width; column++) {
+                vec gradient[DIRECT_GRADIENT_CHANNELS];
+                UNROLL for (int o = 0; o < channels; o++) gradient[o] = dy[o * dy_channel + row * dy_row + column];
+                UNROLL for (int tap = 0; tap < kernel_size * kernel_size; tap++) {
+                    vec input = x[(row + tap / kernel_size) * x_row + column + tap % kernel_size];
+                    UNROLL for (int o = 0; o < channels; o++) sum[o][tap] += input * gradient[o];
+                }
+            }
+    }
+    UNROLL for (int o = 0; o < channels; o++)
+        UNROLL for (int tap = 0; tap < kernel_size * kernel_size; tap++)
+            dweight[o * stride + tap] = lane_sum(sum[o][tap]);
+}
+
+/* Threads share the output channels. A group may have a single one, so tiles have one. */
+INLINE void direct_gradient_of_groups(const int kernel_size, const Block *block, int lane_blocks, int thread,
+                                      int threads) {
+    int in_channels = group_in_channels(block), out_channels = group_out_channels(block);
+    int taps = kernel_size * kernel_size;
+    ptrdiff_t stride = in_channels * taps;
+    Range mine = share_of(block->out_channels, thread, threads);
+    for (int o = mine.first; o < mine.end; o++)
+        for (int i = 0; i < in_channels; i++)
+            direct_gradient_tile(1, kernel_size, block, lane_blocks, o, o / out_channels * in_channels + i,
+                                 block->dweight + o * stride + i * taps, stride);
+}
+
+/* Threads share the pairs of an input channel and a tile of output channels. */
+INLINE void direct_gradient_of_all(const int kernel_size, const Block *block, int lane_blocks, int thread,
+                                   int threads) {
+    enum { CHANNELS = DIRECT_GRADIENT_CHANNELS };
+    int taps = kernel_size * kernel_size, tiles = (block->out_channels + CHANNELS - 1) / CHANNELS;
+    ptrdiff_t stride = block->in_channels * taps;
+    Range mine = share_of(tiles * block->in_channels, thread, threads);
+    for (int pair = mine.first; pair < mine.end; pair++) {
+        int i = pair / tiles, o = pair % tiles * CHANNELS;
+        float *dweight = block->dweight + o * stride + i * taps;
+        if (o + CHANNELS <= block->out_channels)
+            direct_gradient_tile(CHANNELS, kernel_size, block, lane_blocks, o, i, dweight, stride);
+        else
+            for (; o < block->out_channels; o++, dweight += stride)
+                direct_gradient_tile(1, kernel_size, block, lane_blocks, o, i, dweight, stride);
+    }
+}
+
+INLINE void direct_weight_gradient(const int kernel_size, const Block *block, int lane_blocks, int thread,
+                                   int threads) {
+    if (block->groups > 1)
+        direct_gradient_of_groups(kernel_size, block, lane_blocks, thread, threads);
+    else
+        direct_gradient_of_all(kernel_size, block, lane_blocks, thread, threads);
+}
+
+/* ---- Winograd convolution: the transforms -------------------------------------------------------------------- */
+
+/* Winograd's F(4, 3) computes 4 neighbouring outputs of a filter of 3 taps with 6 multiplications instead of 12.
+ * Source: "Fast Algorithms for Convolutional Neural Networks", 2015, https://arxiv.org/abs/1509.09308
+ *
+ * A tile is 6 neighbouring inputs d, from which come 4 neighbouring outputs A^T [(G g) * (B^T d)] for the taps g. B^T
+ * is the input transform, G the filter transform, A^T the output transform, and the product is elementwise. Inputs and
+ * taps are seen as polynomials: the transforms evaluate them at the 6 points 0, 1, -1, 2, -2 and infinity, and
+ * interpolate the product.
+ *
+ *           4  0 -5  0  1  0             6   0   0
+ *           0 -4 -4  1  1  0            -4  -4  -4            1  1  1  1  1  0
+ *     B^T = 0  4 -4 -1  1  0   24 * G = -4   4  -4      A^T = 0  1 -1  2 -2  0
+ *           0 -2 -1  2  1  0             1   2   4            0  1  1  4  4  0
+ *           0  2 -1 -2  1  0             1  -2   4            0  1 -1  8 -8  1
+ *           0  4  0 -5  0  1             0   0  24
+ *
+ * The algorithm is used along the rows only: a tile is one row high. The products of the three kernel rows are added
+ * up before the output transform. Tiles begin at every fourth column; where 4 does not divide the width, the last tile
+ * moves to the left and overlaps the one before it. */
+enum { TILE = 4, POINTS = 6, TAPS = 3 };
+
+INLINE int uses_winograd(int kernel_size, int width) { return kernel_size == TAPS && width >= TILE; }
+INLINE int tiles_of(int width) { return (width + TILE - 1) / TILE; }
+INLINE int tile_start(int tile, int width) { return min_int(tile * TILE, width - TILE); }
+
+/* In the transforms of vectors all factors are powers of two, whose products are exact: whether or not the compiler
+ * fuses a multiplication with an addition, the result has the same bits. */
+
+/* Input transform: B^T x goes to `at`. The values at two points are `stride` apart. */
+INLINE void transform_input(const vec *x, vec *at, ptrdiff_t stride) {
+    vec even_1 = x[4] - 4 * x[2], odd_1 = x[3] - 4 * x[1];
+    vec even_2 = x[4] - x[2], odd_2 = 2 * (x[3] - x[1]);
+    at[0 * stride] = even_2 + 4 * (x[0] - x[2]);
+    at[1 * stride] = even_1 + odd_1;
+    at[2 * stride] = even_1 - odd_1;
+    at[3 * stride] = even_2 + odd_2;
+    at[4 * stride] = even_2 - odd_2;
+    at[5 * stride] = x[5] - x[3] + 4 * (x[1] - x[3]);
+}
+
+/* Filter transform, G w: in double precision, so that only its results are rounded to float32. */
+INLINE void transform_filter(double w0, double w1, double w2, float *at, ptrdiff_t stride) {
+    at[0 * stride] = w0 / 4;
+    at[1 * stride] = -(w0 + w1 + w2) / 6;
+    at[2 * stride] = -(w0 - w1 + w2) / 6;
+    at[3 * stride] = (w0 + 2 * w1 + 4 * w2) / 24;
+    at[4 * stride] = (w0 - 2 * w1 + 4 * w2) / 24;
+    at[5 * stride] = w2;
+}
+
+/* Output transform, A^T at. */
+INLINE void transform_output(const vec *at, float bias, vec *y) {
+    vec sum_1 = at[1] + at[2], difference_1 = at[1] - at[2], sum_2 = at[3] + at[4], difference_2 = at[3] - at[4];
+    y[0] = at[0] + sum_1 + sum_2 + bias;
+    y[1] = difference_1 + 2 * difference_2 + bias;
+    y[2] = sum_1 + 4 * sum_2 + bias;
+    y[3] = difference_1 + 8 * difference_2 + at[5] + bias;
+}
+
+/* The gradient of the taps is G^T [(A dy) * (B^T x)]. Here is A dy ... */
+INLINE void transform_output_gradient(const vec dy[TILE], vec *at, ptrdiff_t stride) {
+    vec even_1 = dy[0] + dy[2], odd_1 = dy[1] + dy[3];
+    vec even_2 = dy[0] + 4 * dy[2], odd_2 = 2 * dy[1] + 8 * dy[3];
+    at[0 * stride] = dy[0];
+    at[1 * stride] = even_1 + odd_1;
+    at[2 * stride] = even_1 - odd_1;
+    at[3 * stride] = even_2 + odd_2;
+    at[4 * stride] = even_2 - odd_2;
+    at[5 * stride] = dy[3];
+}
+
+/* ... and here G^T at. */
+INLINE void transform_filter_gradient(const double at[POINTS], float *dweight) {
+    double sum_1 = (at[1] + at[2]) / 6, sum_2 = at[3] + at[4];
+    dweight[0] = at[0] / 4 - sum_1 + sum_2 / 24;
+    dweight[1] = (at[2] - at[1]) / 6 + (at[3] - at[4]) / 12;
+    dweight[2] = sum_2 / 6 - sum_1 + at[5];
+}
+
+/* ---- Winograd convolution: forward --------------------------------------------------------------------------- */
+
+/* The size of the channel block that begins at a channel: the channels that are computed together. */
+INLINE int channel_block_size(int channel, int channels, int largest) {
+    int size = largest;
+    while (size > channels - channel) size /= 2;
+    return size;
+}
+
+/* A channel block of one tile. rows: for each kernel row the transformed inputs, (in_channels, tiles, points) from
+ * this tile on; weight: (kernel rows, in_channels, points, channels). Kernel rows outside the range meet padding. */
+INLINE void winograd_tile(const int channels, const vec *const rows[TAPS], Range kernel_rows, ptrdiff_t channel_stride,
+                          int in_channels, const float *weight, const float *bias, vec *y, ptrdiff_t y_channel) {
+    vec sum[WINOGRAD_CHANNELS][POINTS];
+    UNROLL for (int o = 0; o < channels; o++)
+        UNROLL for (int point = 0; point < POINTS; point++) sum[o][point] = broadcast(0);
+    for (int row = kernel_rows.first; row < kernel_rows.end; row++)
+        for (int i = 0; i < in_channels; i++) {
+            const vec *at = rows[row] + i * channel_stride;
+            const float *w = weight + (ptrdiff_t)(row * in_channels + i) * POINTS * channels;
+            UNROLL for (int point = 0; point < POINTS; point++) {
+                vec here = at[point];
+                UNROLL for (int o = 0; o < channels; o++) sum[o][point] += here * w[point * channels + o];
+            }
+        }
+    UNROLL for (int o = 0; o < channels; o++) transform_output(sum[o], bias ? bias[o] : 0, y + o * y_channel);
+}
+
+/* One row of y. Row r of x lies transformed in slot r % 3 of `ring`. */
+INLINE void winograd_row(const Convolution *conv, int row, const vec *ring) {
+    int tiles = tiles_of(conv->width);
+    ptrdiff_t channel_stride = tiles * POINTS, slot = conv->in_channels * channel_stride;
+    ptrdiff_t y_channel = (ptrdiff_t)conv->height * conv->width;
+    int padding_below = conv->height + TAPS - 1 - conv->padding;
+    Range kernel_rows = {max_int(0, conv->padding - row), min_int(TAPS, padding_below - row)};
+    for (int tile = 0; tile < tiles; tile++) {
+        const vec *rows[TAPS];
+        for (int tap = 0; tap < TAPS; tap++) rows[tap] = ring + (row + tap) % TAPS * slot + tile * POINTS;
+        vec *y = conv->y + row * conv->width + tile_start(tile, conv->width);
+        for (int o = 0, size; o < conv->out_channels; o += size) {
+            size = channel_block_size(o, conv->out_channels, WINOGRAD_CHANNELS);
+            const float *weight = conv->weight + (ptrdiff_t)o * conv->in_channels * TAPS * POINTS;
+            const float *bias = conv->bias ? conv->bias + o : 0;
+#define CHANNELS(channels)                                                                                         \
+    if (channels <= WINOGRAD_CHANNELS && size == channels)                                                         \
+        winograd_tile(channels, rows, kernel_rows, channel_stride, conv->in_channels, weight, bias,                \
+                      y + o * y_channel, y_channel);
+            CHANNELS(4) CHANNELS(2) CHANNELS(1)
+#undef CHANNELS
+        }
+    }
+}
+
+/* Each row of x is transformed once, and kept as long as one of the three rows of y that read it is to come. Rows of
+ * padding are neither transformed nor read. scratch: a ring of three rows, each (in_channels, tiles, points). */
+static void convolve_winograd(const Convolution *conv, vec *scratch) {
+    int tiles = tiles_of(conv->width), rows = conv->height + TAPS - 1;
+    ptrdiff_t channel_stride = tiles * POINTS;
+    for (int row = 0; row < rows; row++) {
+        vec *slot = scratch + row % TAPS * conv->in_channels * channel_stride;
+        if (row >= conv->padding && row < rows - conv->padding)
+            for (int i = 0; i < conv->in_channels; i++) {
+                const vec *x = conv->x + i * conv->x_channel_stride + row * conv->x_row_stride;
+                for (int tile = 0; tile < tiles; tile++)
+                    transform_input(x + tile_start(tile, conv->width), slot + i * channel_stride + tile * POINTS, 1);
+            }
+        if (row >= TAPS - 1) winograd_row(conv, row - TAPS + 1, scratch);
+    }
+}
+
+/* ---- Winograd convolution: the gradient of the weights ------------------------------------------------------- */
+
+/* The gradient is summed chunk by chunk: some rows of a large map, or all rows of a small map in some lane blocks. A
+ * chunk has about 64 tiles. Then each load and store of the sums pays for 64 additions, and one channel at one point
+ * takes 4 KiB, so that all channels at one point stay in the level-2 cache. */
+typedef struct {
+    int rows, lane_blocks;
+} Chunk;
+
+INLINE Chunk chunk_of(const Block *block) {
+    enum { CHUNK_TILES = 64 };
+    int tiles = tiles_of(block->y_width) * block->y_height, chunks = (tiles + CHUNK_TILES - 1) / CHUNK_TILES;
+    return (Chunk){(block->y_height + chunks - 1) / chunks, max_int(1, CHUNK_TILES / tiles)};
+}
+
+/* A thread's scratch memory. `dy` and the sums have those output channels that this thread computes.
+ *     sums: (points, out_channels, in_channels, kernel rows)
+ *     x:    (points, in_channels, lane blocks, rows + 2, tiles), transformed; a chunk of it
+ *     dy:   (points, out_channels, lane blocks, rows, tiles), transformed; a chunk of it */
+typedef struct {
+    const Block *block;
+    Chunk chunk;
+    int first_out_channel, out_channels, in_channels, tiles;
+    int x_lane_block_stride, dy_lane_block_stride;
+    ptrdiff_t sums_channel_stride, x_channel_stride, dy_channel_stride;
+    ptrdiff_t sums_point_stride, x_point_stride, dy_point_stride;
+    vec *sums, *x, *dy;
+} GradientScratch;
+
+INLINE GradientScratch gradient_scratch(const Block *block, Range out_channels, vec *memory) {
+    GradientScratch s = {.block = block, .chunk = chunk_of(block), .tiles = tiles_of(block->y_width)};
+    s.first_out_channel = out_channels.first;
+    s.out_channels = out_channels.end - out_channels.first;
+    s.in_channels = block->in_channels;
+    s.x_lane_block_stride = (s.chunk.rows + TAPS - 1) * s.tiles;
+    s.dy_lane_block_stride = s.chunk.rows * s.tiles;
+    s.sums_channel_stride = s.in_channels * TAPS;
+    s.x_channel_stride = s.chunk.lane_blocks * s.x_lane_block_stride;
+    s.dy_channel_stride = s.chunk.lane_blocks * s.dy_lane_block_stride;
+    s.sums_point_stride = s.out_channels * s.sums_channel_stride;
+    s.x_point_stride = s.in_channels * s.x_channel_stride;
+    s.dy_point_stride = s.out_channels * s.dy_channel_stride;
+    s.sums = memory;
+    s.x = s.sums + POINTS * s.sums_point_stride;
+    s.dy = s.x + POINTS * s.x_point_stride;
+    return s;
+}
+
+/* Transform some rows of x, and the two below them that the same rows of y read. `place` is the lane block's in the
+ * chunk. */
+INLINE void transform_x_rows(const GradientScratch *s, int lane_block, int place, int first_row, int rows) {
+    int x_row = x_width(s->block);
+    for (int i = 0; i < s->in_channels; i++) {
+        const vec *x = x_at(s->block, lane_block, i) + first_row * x_row;
+        vec *to = s->x + i * s->x_channel_stride + place * s->x_lane_block_stride;
+        for (int row = 0; row < rows + TAPS - 1; row++)
+            for (int tile = 0; tile < s->tiles; tile++)
+                transform_input(x + row * x_row + tile_start(tile, s->block->y_width), to + row * s->tiles + tile,
+                                s->x_point_stride);
+    }
+}
+
+/* Transform some rows of dy. Where the last tile overlaps the one before, its part of the gradient is taken as zero,
+ * so that no position counts twice. */
+INLINE void transform_dy_rows(const GradientScratch *s, int lane_block, int place, int first_row, int rows) {
+    int dy_row = dy_row_stride(s->block);
+    for (int o = 0; o < s->out_channels; o++) {
+        const vec *dy = dy_at(s->block, lane_block, s->first_out_channel + o) + first_row * dy_row;
+        vec *to = s->dy + o * s->dy_channel_stride + place * s->dy_lane_block_stride;
+        for (int row = 0; row < rows; row++)
+            for (int tile = 0; tile < s->tiles; tile++) {
+                int start = tile_start(tile, s->block->y_width);
+                vec gradient[TILE];
+                UNROLL for (int c = 0; c < TILE; c++)
+                    gradient[c] = start + c < tile * TILE ? broadcast(0) : dy[row * dy_row + start + c];
+                transform_output_gradient(gradient, to + row * s->tiles + tile, s->dy_point_stride);
+            }
+    }
+}
+
+/* A register tile: at one point, add the products of a chunk to the sums of some output channels o, by some input
+ * channels i, by kernel rows. Rows of x lie one below the other, so kernel row r is r rows of tiles further on. */
+INLINE void winograd_gradient_tile(const int outputs, const int inputs, const GradientScratch *s, int lane_blocks,
+                                   int rows, int point, int out_channel, int in_channel) {
+    const vec *x = s->x + point * s->x_point_stride + in_channel * s->x_channel_stride;
+    const vec *dy = s->dy + point * s->dy_point_stride + out_channel * s->dy_channel_stride;
+    vec *sums = s->sums + point * s->sums_point_stride + out_channel * s->sums_channel_stride + in_channel * TAPS;
+    vec sum[WINOGRAD_GRADIENT_OUT][WINOGRAD_GRADIENT_IN][TAPS];
+#define EACH_SUM                                                                                                   \
+    UNROLL for (int o = 0; o < outputs; o++)                                                                       \
+        UNROLL for (int i = 0; i < inputs; i++)                                                                    \
+            UNROLL for (int r = 0; r < TAPS; r++)
+    EACH_SUM sum[o][i][r] = sums[o * s->sums_channel_stride + i * TAPS + r];
+    for (int place = 0; place < lane_blocks; place++)
+        for (int n = 0; n < rows * s->tiles; n++) {
+            vec gradient[WINOGRAD_GRADIENT_OUT];
+            UNROLL for (int o = 0; o < outputs; o++)
+                gradient[o] = dy[o * s->dy_channel_stride + place * s->dy_lane_block_stride + n];
+            UNROLL for (int i = 0; i < inputs; i++)
+                UNROLL for (int r = 0; r < TAPS; r++) {
+                    vec input = x[i * s->x_channel_stride + place * s->x_lane_block_stride + n + r * s->tiles];
+                    UNROLL for (int o = 0; o < outputs; o++) sum[o][i][r] += gradient[o] * input;
+                }
+        }
+    EACH_SUM sums[o * s->sums_channel_stride + i * TAPS + r] = sum[o][i][r];
+#undef EACH_SUM
+}
+
+INLINE void add_chunk(const GradientScratch *s, int lane_blocks, int rows) {
+    for (int point = 0; point < POINTS; point++)
+        for (int o = 0, outputs; o < s->out_channels; o += outputs) {
+            outputs = channel_block_size(o, s->out_channels, WINOGRAD_GRADIENT_OUT);
+            for (int i = 0, inputs; i < s->in_channels; i += inputs) {
+                inputs = channel_block_size(i, s->in_channels, WINOGRAD_GRADIENT_IN);
+#define CHANNELS(out, in)                                                                                          \
+    if (out <= WINOGRAD_GRADIENT_OUT && in <= WINOGRAD_GRADIENT_IN && outputs == out && inputs == in)              \
+        winograd_gradient_tile(out, in, s, lane_blocks, rows, point, o, i);
+                CHANNELS(4, 2) CHANNELS(4, 1) CHANNELS(2, 2) CHANNELS(2, 1) CHANNELS(1, 2) CHANNELS(1, 1)
+#undef CHANNELS
+            }
+        }
+}
+
+/* Threads share the output channels. */
+static void winograd_weight_gradient(const Block *block, int lane_blocks, vec *scratch, int thread, int threads) {
+    Range mine = share_of(block->out_channels, thread, threads);
+    if (mine.first == mine.end) return;
+    const GradientScratch s = gradient_scratch(block, mine, scratch);
+    for (ptrdiff_t i = 0; i < POINTS * s.sums_point_stride; i++) s.sums[i] = broadcast(0);
+    for (int first = 0; first < lane_blocks; first += s.chunk.lane_blocks)
+        for (int row = 0; row < block->y_height; row += s.chunk.rows) {
+            int count = min_int(s.chunk.lane_blocks, lane_blocks - first);
+            int rows = min_int(s.chunk.rows, block->y_height - row);
+            for (int place = 0; place < count; place++) {
+                transform_x_rows(&s, first + place, place, row, rows);
+                transform_dy_rows(&s, first + place, place, row, rows);
+            }
+            add_chunk(&s, count, rows);
+        }
+    float *dweight = block->dweight + mine.first * s.sums_channel_stride * TAPS;
+    for (ptrdiff_t i = 0; i < s.sums_point_stride; i++) {
+        double at[POINTS];
+        for (int point = 0; point < POINTS; point++) at[point] = lane_sum(s.sums[point * s.sums_point_stride + i]);
+        transform_filter_gradient(at, dweight + i * TAPS);
+    }
+}
+
+/* The number of vectors in a thread's scratch memory: enough for a ring of rows in either pass, and for the gradient
+ * of the weights by a single thread. */
 size_t scratch_size(const Block *blocks, int count) {
     size_t size = 0;
     for (const Block *block = blocks; block < blocks + count; block++) {
-        if (block->kernel != TAPS) continue;
-        Portion portion = portion_of(block);
-        size_t rows = (size_t)portion.groups * portion.rows, spans = spans_of(block->width);
-        size_t forward = TAPS * block->inputs * spans, backward = TAPS * block->outputs * spans_of(dx_width(block));
-        size_t weights = (size_t)block->outputs * block->inputs * TAPS + block->outputs * rows * spans +
-                         block->inputs * (rows + 2 * portion.groups) * spans;
+        if (block->kernel_size != TAPS) continue;
+        Chunk chunk = chunk_of(block);
+        size_t in = block->in_channels, out = block->out_channels, tiles = tiles_of(block->y_width);
+        size_t rows = (size_t)chunk.lane_blocks * chunk.rows, x_rows = rows + (TAPS - 1) * chunk.lane_blocks;
+        size_t forward = TAPS * in * tiles, backward = TAPS * out * tiles_of(dx_width(block));
+        size_t weights = out * in * TAPS + out * rows * tiles + in * x_rows * tiles;
         size_t most = forward > backward ? forward : backward;
         if (weights > most) most = weights;
         if (POINTS * most > size) size = POINTS * most;
@@ -529,354 +618,532 @@ size_t scratch_size(const Block *blocks, int count) {
     return size;
 }
 
-/* ---- Batch norm, dropout, ReLU, pooling ---------------------------------------------------------------------- */
+/* ---- Convolution: packed weights, and which algorithm -------------------------------------------------------- */
 
-/* All ones where the position survives dropout. A hash of position and key: nothing to store, any order.
- * Its constants are those of "lowbias32" by Chris Wellons, https://nullprogram.com/blog/2018/07/31/ */
-INLINE mask survives(const Block *block, uint32_t position) {
-    bits hash;
+/* How many numbers one group's packed weights are, for a convolution whose output has this width. */
+INLINE ptrdiff_t packed_size(const Block *block, int width) {
+    int kernel_size = block->kernel_size;
+    int numbers = uses_winograd(kernel_size, width) ? TAPS * POINTS : kernel_size * kernel_size;
+    return (ptrdiff_t)group_in_channels(block) * group_out_channels(block) * numbers;
+}
+
+/* One group's weights as a convolution with in_channels inputs and out_channels outputs sees them. The gradient of x
+ * is a convolution of dy with the flipped kernel, from output channels to input channels. */
+typedef struct {
+    int in_channels, out_channels, taps, flipped;
+    const float *weight;
+} Filter;
+
+INLINE float filter_weight(const Filter *filter, int out_channel, int in_channel, int tap) {
+    if (filter->flipped)
+        return filter->weight[((ptrdiff_t)in_channel * filter->out_channels + out_channel) * filter->taps +
+                              filter->taps - 1 - tap];
+    return filter->weight[((ptrdiff_t)out_channel * filter->in_channels + in_channel) * filter->taps + tap];
+}
+
+/* packed: (in_channels, taps, out_channels). */
+static void pack_direct(const Filter *filter, float *packed) {
+    for (int o = 0; o < filter->out_channels; o++)
+        for (int i = 0; i < filter->in_channels; i++)
+            for (int tap = 0; tap < filter->taps; tap++)
+                packed[((ptrdiff_t)i * filter->taps + tap) * filter->out_channels + o] =
+                    filter_weight(filter, o, i, tap);
+}
+
+/* packed: (channel blocks, kernel rows, in_channels, points, channels of the block), transformed. */
+static void pack_winograd(const Filter *filter, float *packed) {
+    for (int o = 0, size; o < filter->out_channels; o += size) {
+        size = channel_block_size(o, filter->out_channels, WINOGRAD_CHANNELS);
+        float *to = packed + (ptrdiff_t)o * filter->in_channels * TAPS * POINTS;
+        for (int c = 0; c < size; c++)
+            for (int tap = 0; tap < TAPS * TAPS; tap += TAPS)
+                for (int i = 0; i < filter->in_channels; i++)
+                    transform_filter(filter_weight(filter, o + c, i, tap), filter_weight(filter, o + c, i, tap + 1),
+                                     filter_weight(filter, o + c, i, tap + 2),
+                                     to + (ptrdiff_t)(tap / TAPS * filter->in_channels + i) * POINTS * size + c, size);
+    }
+}
+
+/* Pack the weights for a convolution whose output has this width: y, or dx in the backward pass. */
+static void pack_weights(const Block *block, int width, int backward) {
+    int taps = block->kernel_size * block->kernel_size;
+    int in_channels = group_in_channels(block), out_channels = group_out_channels(block);
+    for (int group = 0; group < block->groups; group++) {
+        const float *weight = block->weight + (ptrdiff_t)group * in_channels * out_channels * taps;
+        Filter filter = {in_channels, out_channels, taps, 0, weight};
+        if (backward) filter = (Filter){out_channels, in_channels, taps, 1, weight};
+        float *packed = block->packed_weight + group * packed_size(block, width);
+        if (uses_winograd(block->kernel_size, width))
+            pack_winograd(&filter, packed);
+        else
+            pack_direct(&filter, packed);
+    }
+}
+
+static void convolve(int kernel_size, const Convolution *conv, vec *scratch) {
+    if (uses_winograd(kernel_size, conv->width))
+        convolve_winograd(conv, scratch);
+    else if (kernel_size == 1)
+        convolve_direct(1, conv);
+    else
+        convolve_direct(3, conv);
+}
+
+static void convolve_lane_block(const Block *block, int lane_block, vec *scratch) {
+    int in_channels = group_in_channels(block), out_channels = group_out_channels(block);
+    for (int group = 0; group < block->groups; group++) {
+        const Convolution conv = {
+            .in_channels = in_channels,
+            .out_channels = out_channels,
+            .height = block->y_height,
+            .width = block->y_width,
+            .x = x_at(block, lane_block, group * in_channels),
+            .x_channel_stride = x_channel_stride(block),
+            .x_row_stride = x_width(block),
+            .padding = block->padding,
+            .weight = block->packed_weight + group * packed_size(block, block->y_width),
+            .bias = block->bias ? block->bias + group * out_channels : 0,
+            .y = y_at(block, lane_block, group * out_channels),
+        };
+        convolve(block->kernel_size, &conv, scratch);
+    }
+}
+
+/* dx is the convolution of dy with the flipped kernel. */
+static void input_gradient(const Block *block, int lane_block, vec *scratch) {
+    /* How much of the zeros around dy is read. It is negative where a convolution pads more than its kernel needs: the
+     * outermost outputs then depend on no input, and their gradient is left out. */
+    int padding = block->kernel_size - 1 - block->padding;
+    int in_channels = group_in_channels(block), out_channels = group_out_channels(block);
+    for (int group = 0; group < block->groups; group++) {
+        const Convolution conv = {
+            .in_channels = out_channels,
+            .out_channels = in_channels,
+            .height = dx_height(block),
+            .width = dx_width(block),
+            .x = dy_at(block, lane_block, group * out_channels) - padding * (dy_row_stride(block) + 1),
+            .x_channel_stride = dy_channel_stride(block),
+            .x_row_stride = dy_row_stride(block),
+            .padding = padding,
+            .weight = block->packed_weight + group * packed_size(block, dx_width(block)),
+            .y = dx_at(block, lane_block, group * in_channels),
+        };
+        convolve(block->kernel_size, &conv, scratch);
+    }
+}
+
+static void weight_gradient(const Block *block, int lane_blocks, vec *scratch, int thread, int threads) {
+    if (uses_winograd(block->kernel_size, block->y_width) && block->groups == 1)
+        winograd_weight_gradient(block, lane_blocks, scratch, thread, threads);
+    else if (block->kernel_size == 1)
+        direct_weight_gradient(1, block, lane_blocks, thread, threads);
+    else
+        direct_weight_gradient(3, block, lane_blocks, thread, threads);
+}
+
+/* ---- Batch norm, dropout, ReLU and pooling ------------------------------------------------------------------- */
+
+/* Normalisation of one channel; the identity where there is no batch norm. */
+typedef struct {
+    float mean, scale, shift;
+} ChannelNorm;
+
+/* One channel of one lane block. `first` is the number of its first position among all of y: dropout hashes it. */
+typedef struct {
+    const Block *block;
+    ChannelNorm norm;
+    uint32_t first;
+    const vec *y, *dz;
+    vec *z, *dy;
+} Channel;
+
+INLINE float *norm_term(const Block *block, enum NormTerm term, int channel) {
+    return block->norm_terms + term * block->out_channels + channel;
+}
+
+INLINE ChannelNorm norm_of(const Block *block, int channel) {
+    return (ChannelNorm){*norm_term(block, MEAN, channel), *norm_term(block, SCALE, channel),
+                         *norm_term(block, SHIFT, channel)};
+}
+
+INLINE Channel channel_at(const Block *block, int lane_block, int channel) {
+    return (Channel){
+        .block = block,
+        .norm = norm_of(block, channel),
+        .first = (lane_block * block->out_channels + channel) * block->y_height * block->y_width,
+        .y = y_at(block, lane_block, channel),
+        .dz = dz_at(block, lane_block, channel),
+        .z = z_at(block, lane_block, channel),
+        .dy = dy_at(block, lane_block, channel),
+    };
+}
+
+/* All ones in the lanes whose value survives dropout. The random number is a hash of position and key, so the backward
+ * pass computes it again and nothing is stored. Shifts and factors are those of "lowbias32" by Chris Wellons,
+ * https://nullprogram.com/blog/2018/07/31/ */
+INLINE vec_mask survives_dropout(const Block *block, uint32_t position) {
+    vec_bits hash;
     for (uint32_t i = 0; i < LANES; i++) hash[i] = i;
-    hash = (hash + position * LANES) ^ (uint32_t)block->key;
+    hash = (hash + position * LANES) ^ (uint32_t)block->dropout_key;
     hash ^= hash >> 16;
     hash *= 0x7feb352du;
     hash ^= hash >> 15;
-    hash += (uint32_t)(block->key >> 32);
+    hash += (uint32_t)(block->dropout_key >> 32);
     hash *= 0x846ca68bu;
     hash ^= hash >> 16;
-    return hash >= block->drop_below;
+    return hash >= block->dropout_threshold;
 }
 
-/* Batch norm of one channel. */
-typedef struct {
-    float mean, scale, shift;
-} Norm;
-
-INLINE Norm norm_of(const Block *block, int c) {
-    const float *channel = block->channel + c;
-    int row = block->outputs;
-    return (Norm){channel[MEAN * row], channel[SCALE * row], channel[SHIFT * row]};
-}
-
-/* The activation at a position, and the factor that dropout gave it. As in PyTorch, what is not finite stays visible:
- * ReLU lets NaN through, and dropout multiplies with zero where it drops. */
-INLINE vec activate(const int relu, const int drop, const Block *block, vec y, Norm norm, uint32_t position,
-                    vec *factor) {
-    vec v = (y - norm.mean) * norm.scale + norm.shift;
-    *factor = splat(1);
-    if (drop) {
-        *factor = select(survives(block, position), splat(block->keep_scale), splat(0));
+/* The activation before pooling, and the factor by which dropout multiplied. As in PyTorch, NaN stays visible: ReLU
+ * passes it on, and dropout multiplies by zero instead of writing zero. */
+INLINE vec activate(const int relu, const int dropout, const Channel *channel, int position, vec *factor) {
+    const Block *block = channel->block;
+    vec v = (channel->y[position] - channel->norm.mean) * channel->norm.scale + channel->norm.shift;
+    *factor = broadcast(1);
+    if (dropout) {
+        vec_mask survives = survives_dropout(block, channel->first + position);
+        *factor = select(survives, broadcast(block->dropout_scale), broadcast(0));
         v *= *factor;
     }
-    return relu ? select(v <= splat(0), splat(0), v) : v;
+    return relu ? select(v <= broadcast(0), broadcast(0), v) : v;
 }
 
-/* The gradient of batch norm's result from that of the activation. */
-INLINE vec activate_backward(const int relu, const int drop, vec gradient, vec activation, vec factor) {
-    if (relu) gradient = select(activation <= splat(0), splat(0), gradient);
-    return drop ? gradient * factor : gradient;
+/* The gradient of batch norm's output from that of the activation. */
+INLINE vec activate_backward(const int relu, const int dropout, vec gradient, vec activation, vec factor) {
+    if (relu) gradient = select(activation <= broadcast(0), broadcast(0), gradient);
+    return dropout ? gradient * factor : gradient;
 }
 
-/* Whether max pooling takes this value in place of the largest so far: the first of equal ones, and the last NaN. */
-INLINE mask is_larger(vec value, vec best) { return (value > best) | (value != value); }
+/* Whether max pooling takes this value instead of the largest so far. Of equal values it takes the first, of several
+ * NaN the last, as PyTorch does. */
+INLINE vec_mask is_larger(vec value, vec best) { return (value > best) | (value != value); }
 
-INLINE void activate_group(const int relu, const int drop, const Block *block, int group) {
-    int height = block->height, width = block->width, z_width = z_row(block);
+/* The position in y of a corner (0 to 3) of a 2x2 pooling window. */
+INLINE int window_position(const Block *block, int row, int column, int corner) {
+    return (2 * row + corner / 2) * block->y_width + 2 * column + corner % 2;
+}
+
+INLINE void activate_max_pool(const int relu, const int dropout, const Channel *channel) {
+    const Block *block = channel->block;
+    int z_row = z_row_stride(block);
     vec unused;
-    for (int c = 0; c < block->outputs; c++) {
-        Norm norm = norm_of(block, c);
-        uint32_t start = (group * block->outputs + c) * height * width;
-        const vec *y = y_of(block, group, c);
-        vec *z = z_of(block, group, c);
-#define VALUE(row, column)                                                                                         \
-    activate(relu, drop, block, y[(row) * width + (column)], norm, start + (row) * width + (column), &unused)
-        if (block->pool == POOL_NONE) {
-            for (int row = 0; row < height; row++)
-                for (int column = 0; column < width; column++) z[row * z_width + column] = VALUE(row, column);
-        } else if (block->pool == POOL_MAX) {
-            for (int row = 0; row < block->z_height; row++)
-                for (int column = 0; column < block->z_width; column++) {
-                    vec best = VALUE(2 * row, 2 * column);
-                    UNROLL for (int corner = 1; corner < 4; corner++) {
-                        vec other = VALUE(2 * row + corner / 2, 2 * column + corner % 2);
-                        best = select(is_larger(other, best), other, best);
-                    }
-                    z[row * z_width + column] = best;
-                }
-        } else {
-            vec sum = splat(0);
-            for (int row = 0; row < height; row++)
-                for (int column = 0; column < width; column++) sum += VALUE(row, column);
-            *z = sum / splat(height * width);
+    for (int row = 0; row < block->z_height; row++)
+        for (int column = 0; column < block->z_width; column++) {
+            vec best = activate(relu, dropout, channel, window_position(block, row, column, 0), &unused);
+            UNROLL for (int corner = 1; corner < 4; corner++) {
+                int position = window_position(block, row, column, corner);
+                vec other = activate(relu, dropout, channel, position, &unused);
+                best = select(is_larger(other, best), other, best);
+            }
+            channel->z[row * z_row + column] = best;
         }
-#undef VALUE
+}
+
+INLINE void activate_average_pool(const int relu, const int dropout, const Channel *channel) {
+    int size = channel->block->y_height * channel->block->y_width;
+    vec sum = broadcast(0), unused;
+    for (int position = 0; position < size; position++) sum += activate(relu, dropout, channel, position, &unused);
+    *channel->z = sum / broadcast(size);
+}
+
+INLINE void activate_without_pool(const int relu, const int dropout, const Channel *channel) {
+    int width = channel->block->y_width, z_row = z_row_stride(channel->block);
+    vec unused;
+    for (int row = 0; row < channel->block->y_height; row++)
+        for (int column = 0; column < width; column++)
+            channel->z[row * z_row + column] = activate(relu, dropout, channel, row * width + column, &unused);
+}
+
+INLINE void activate_channels(const int relu, const int dropout, const Block *block, int lane_block) {
+    for (int c = 0; c < block->out_channels; c++) {
+        const Channel channel = channel_at(block, lane_block, c);
+        if (block->pool == POOL_NONE)
+            activate_without_pool(relu, dropout, &channel);
+        else if (block->pool == POOL_MAX)
+            activate_max_pool(relu, dropout, &channel);
+        else
+            activate_average_pool(relu, dropout, &channel);
     }
 }
 
-/* dy becomes the gradient of batch norm's result; its sum, and that of its product with y - mean, go to the group's
- * sums. */
-INLINE void activate_group_backward(const int relu, const int drop, const Block *block, int group) {
-    int height = block->height, width = block->width, dy_width = dy_row(block);
-    for (int c = 0; c < block->outputs; c++) {
-        Norm norm = norm_of(block, c);
-        uint32_t start = (group * block->outputs + c) * height * width;
-        const vec *y = y_of(block, group, c), *dz = dz_of(block, group, c);
-        vec *dy = dy_of(block, group, c);
-        vec sum = splat(0), product = splat(0);
-#define ADD(row, column, gradient)                                                                                 \
-    {                                                                                                              \
-        vec g = gradient;                                                                                          \
-        dy[(row) * dy_width + (column)] = g;                                                                       \
-        sum += g;                                                                                                  \
-        product += g * (y[(row) * width + (column)] - norm.mean);                                                       \
+/* What the backward pass of batch norm needs: sums of the gradient g of its output, and of g * (y - mean). */
+typedef struct {
+    vec gradient, product;
+} GradientSums;
+
+INLINE void store_gradient(const Channel *channel, int row, int column, vec gradient, GradientSums *sums) {
+    channel->dy[row * dy_row_stride(channel->block) + column] = gradient;
+    sums->gradient += gradient;
+    sums->product += gradient * (channel->y[row * channel->block->y_width + column] - channel->norm.mean);
+}
+
+/* One window: the gradient goes to the corner that max pooling took, and the others get zero. */
+INLINE void max_pool_window_backward(const int relu, const int dropout, const Channel *channel, int row, int column,
+                                     GradientSums *sums) {
+    const Block *block = channel->block;
+    vec value[4], factor[4], best;
+    vec_mask chosen = {0};
+    UNROLL for (int corner = 0; corner < 4; corner++) {
+        int position = window_position(block, row, column, corner);
+        value[corner] = activate(relu, dropout, channel, position, &factor[corner]);
+        vec_mask larger = corner ? is_larger(value[corner], best) : ~(vec_mask){0};
+        best = corner ? select(larger, value[corner], best) : value[corner];
+        chosen = (larger & corner) | (~larger & chosen);
     }
-        if (block->pool == POOL_MAX) {
-            /* An odd last row or column is in no window. */
-            for (int row = 0; row < height; row++)
-                for (int column = row < 2 * block->z_height ? 2 * block->z_width : 0; column < width; column++)
-                    dy[row * dy_width + column] = splat(0);
-            for (int row = 0; row < block->z_height; row++)
-                for (int column = 0; column < block->z_width; column++) {
-                    vec value[4], factor[4], best;
-                    mask chosen = {0};
-                    UNROLL for (int corner = 0; corner < 4; corner++) {
-                        int position = (2 * row + corner / 2) * width + 2 * column + corner % 2;
-                        value[corner] =
-                            activate(relu, drop, block, y[position], norm, start + position, &factor[corner]);
-                        mask larger = corner ? is_larger(value[corner], best) : ~(mask){0};
-                        best = corner ? select(larger, value[corner], best) : value[corner];
-                        chosen = (larger & corner) | (~larger & chosen);
-                    }
-                    UNROLL for (int corner = 0; corner < 4; corner++) {
-                        vec gradient = select(chosen == corner, dz[row * block->z_width + column], splat(0));
-                        ADD(2 * row + corner / 2, 2 * column + corner % 2,
-                            activate_backward(relu, drop, gradient, value[corner], factor[corner]));
-                    }
-                }
-        } else {
-            vec share = *dz / splat(height * width);
-            for (int row = 0; row < height; row++)
-                for (int column = 0; column < width; column++) {
-                    int position = row * width + column;
-                    vec factor, value = activate(relu, drop, block, y[position], norm, start + position, &factor);
-                    vec gradient = block->pool == POOL_NONE ? dz[position] : share;
-                    ADD(row, column, activate_backward(relu, drop, gradient, value, factor));
-                }
-        }
-#undef ADD
-        block->sums[(group * block->outputs + c) * 2] = total(sum);
-        block->sums[(group * block->outputs + c) * 2 + 1] = total(product);
+    UNROLL for (int corner = 0; corner < 4; corner++) {
+        vec gradient = select(chosen == corner, channel->dz[row * block->z_width + column], broadcast(0));
+        store_gradient(channel, 2 * row + corner / 2, 2 * column + corner % 2,
+                       activate_backward(relu, dropout, gradient, value[corner], factor[corner]), sums);
     }
 }
 
-#define BY_KIND(function, drop, block, group)                                                                      \
-    if (block->relu)                                                                                               \
-        if (drop)                                                                                                  \
-            function(1, 1, block, group);                                                                          \
-        else                                                                                                       \
-            function(1, 0, block, group);                                                                          \
-    else if (drop)                                                                                                 \
-        function(0, 1, block, group);                                                                              \
+INLINE void max_pool_backward(const int relu, const int dropout, const Channel *channel, GradientSums *sums) {
+    const Block *block = channel->block;
+    int dy_row = dy_row_stride(block);
+    /* The last row or column of an odd size is in no window. */
+    for (int row = 0; row < block->y_height; row++)
+        for (int column = row < 2 * block->z_height ? 2 * block->z_width : 0; column < block->y_width; column++)
+            channel->dy[row * dy_row + column] = broadcast(0);
+    for (int row = 0; row < block->z_height; row++)
+        for (int column = 0; column < block->z_width; column++)
+            max_pool_window_backward(relu, dropout, channel, row, column, sums);
+}
+
+/* The backward pass without pooling, or through average pooling, which gives all positions the same share. */
+INLINE void no_or_average_pool_backward(const int relu, const int dropout, const Channel *channel,
+                                        GradientSums *sums) {
+    const Block *block = channel->block;
+    int height = block->y_height, width = block->y_width;
+    vec share = *channel->dz / broadcast(height * width);
+    for (int row = 0; row < height; row++)
+        for (int column = 0; column < width; column++) {
+            int position = row * width + column;
+            vec factor, value = activate(relu, dropout, channel, position, &factor);
+            vec gradient = block->pool == POOL_NONE ? channel->dz[position] : share;
+            store_gradient(channel, row, column, activate_backward(relu, dropout, gradient, value, factor), sums);
+        }
+}
+
+/* Write the gradient of batch norm's output to dy, and its sums to the partial sums. */
+INLINE void activate_channels_backward(const int relu, const int dropout, const Block *block, int lane_block) {
+    for (int c = 0; c < block->out_channels; c++) {
+        const Channel channel = channel_at(block, lane_block, c);
+        GradientSums sums = {broadcast(0), broadcast(0)};
+        if (block->pool == POOL_MAX)
+            max_pool_backward(relu, dropout, &channel, &sums);
+        else
+            no_or_average_pool_backward(relu, dropout, &channel, &sums);
+        double *partial = partial_sums_at(block, lane_block, c);
+        partial[0] = lane_sum(sums.gradient);
+        partial[1] = lane_sum(sums.product);
+    }
+}
+
+/* Code without branches for each of the four combinations. */
+#define WITH_CONSTANT_FLAGS(function, relu, dropout, block, lane_block)                                            \
+    if (relu && dropout)                                                                                           \
+        function(1, 1, block, lane_block);                                                                         \
+    else if (relu)                                                                                                 \
+        function(1, 0, block, lane_block);                                                                         \
+    else if (dropout)                                                                                              \
+        function(0, 1, block, lane_block);                                                                         \
     else                                                                                                           \
-        function(0, 0, block, group);
+        function(0, 0, block, lane_block);
 
-static void activate_any(const Block *block, int training, int group) {
-    BY_KIND(activate_group, block->drop_below && training, block, group)
+static void activate_lane_block(const Block *block, int training, int lane_block) {
+    int dropout = block->dropout_threshold && training;
+    WITH_CONSTANT_FLAGS(activate_channels, block->has_relu, dropout, block, lane_block)
 }
-static void activate_any_backward(const Block *block, int group) {
-    BY_KIND(activate_group_backward, block->drop_below, block, group)
-}
-
-/* How many values a group has in each channel. */
-INLINE double group_count(const Block *block, int group, int images) {
-    return (double)least(LANES, images - group * LANES) * block->height * block->width;
+static void activate_lane_block_backward(const Block *block, int lane_block) {
+    WITH_CONSTANT_FLAGS(activate_channels_backward, block->has_relu, block->dropout_threshold, block, lane_block)
 }
 
-/* Each channel's sum, and sum of squares around the group's mean. */
-static void sum_group(const Block *block, int group, int images) {
-    int size = block->height * block->width;
-    double count = group_count(block, group, images);
-    mask used = lanes_in_use(group, images);
-    for (int c = 0; c < block->outputs; c++) {
-        const vec *y = y_of(block, group, c);
-        /* From a point among the values: the squares, a difference of two sums, then lose little. */
+/* ---- Batch norm: statistics and gradients -------------------------------------------------------------------- */
+
+/* How many values of each channel come from a number of images. */
+INLINE double value_count(const Block *block, int images) {
+    return (double)images * block->y_height * block->y_width;
+}
+INLINE double lane_block_value_count(const Block *block, int lane_block, int images) {
+    return value_count(block, min_int(LANES, images - lane_block * LANES));
+}
+
+/* Partial sums of the forward pass: each channel's sum, and sum of squared distances to the lane block's mean. */
+static void sum_lane_block(const Block *block, int lane_block, int images) {
+    int size = block->y_height * block->y_width;
+    double count = lane_block_value_count(block, lane_block, images);
+    vec_mask used = lanes_in_use(lane_block, images);
+    for (int c = 0; c < block->out_channels; c++) {
+        const vec *y = y_at(block, lane_block, c);
+        /* The squares come from a difference of two sums. Distances to a value near the mean keep both sums small, and
+         * so the rounding error. */
         float near = y[size / 2][0];
-        vec sum = splat(0), square = splat(0);
+        vec sum = broadcast(0), square = broadcast(0);
         for (int i = 0; i < size; i++) {
             vec distance = y[i] - near;
             sum += distance;
             square += distance * distance;
         }
-        double away = total(select(used, sum, splat(0))), squares = total(select(used, square, splat(0)));
-        block->sums[(group * block->outputs + c) * 2] = away + near * count;
-        block->sums[(group * block->outputs + c) * 2 + 1] = squares - away * away / count;
+        double distances = lane_sum(select(used, sum, broadcast(0)));
+        double squares = lane_sum(select(used, square, broadcast(0)));
+        double *partial = partial_sums_at(block, lane_block, c);
+        partial[0] = distances + near * count;
+        partial[1] = squares - distances * distances / count;
     }
 }
 
-/* The two sums of a channel over the groups. */
-INLINE void add_groups(const Block *block, int groups, int c, double *first, double *second) {
+/* Both partial sums of a channel, over all lane blocks. */
+INLINE void add_partial_sums(const Block *block, int lane_blocks, int channel, double *first, double *second) {
     *first = *second = 0;
-    for (int group = 0; group < groups; group++) {
-        *first += block->sums[(group * block->outputs + c) * 2];
-        *second += block->sums[(group * block->outputs + c) * 2 + 1];
+    for (int lane_block = 0; lane_block < lane_blocks; lane_block++) {
+        const double *partial = partial_sums_at(block, lane_block, channel);
+        *first += partial[0];
+        *second += partial[1];
     }
 }
 
-/* Mean and variance of a channel over the batch. */
-INLINE void batch_statistics(const Block *block, int groups, int images, int c, double *mean, double *variance) {
-    double count = (double)images * block->height * block->width, squares;
-    add_groups(block, groups, c, mean, &squares);
+/* Mean and variance of a channel over the batch, by the parallel algorithm of Chan, Golub and LeVeque (1979): squared
+ * distances to the mean of each lane block, and those of these means to the mean of all. */
+INLINE void batch_statistics(const Block *block, int images, int channel, double *mean, double *variance) {
+    int lane_blocks = lane_blocks_of(images);
+    double count = value_count(block, images), squares;
+    add_partial_sums(block, lane_blocks, channel, mean, &squares);
     *mean /= count;
-    for (int group = 0; group < groups; group++) {
-        double here = group_count(block, group, images);
-        double apart = block->sums[(group * block->outputs + c) * 2] / here - *mean;
-        squares += here * apart * apart;
+    for (int lane_block = 0; lane_block < lane_blocks; lane_block++) {
+        double here = lane_block_value_count(block, lane_block, images);
+        double distance = *partial_sums_at(block, lane_block, channel) / here - *mean;
+        squares += here * distance * distance;
     }
-    /* fmax would turn NaN into 0. */
+    /* Rounding may give a negative sum. fmax would turn NaN into 0. */
     *variance = squares < 0 ? 0 : squares / count;
 }
 
-/* Each channel's batch norm: by the batch's own statistics, which the running ones follow, or by the running ones. */
-static void fold_norm(const Block *block, int groups, int images, int training) {
-    double count = (double)images * block->height * block->width;
-    for (int c = 0; c < block->outputs; c++) {
-        float *channel = block->channel + c;
-        int row = block->outputs;
-        if (!block->norm) {
-            channel[SCALE * row] = 1;
-            channel[MEAN * row] = channel[SHIFT * row] = 0;
+/* The terms of batch norm: in training from the statistics of the batch, which also update the running ones, else from
+ * the running ones. The identity where there is no batch norm. */
+static void norm_forward_terms(const Block *block, int images, int training) {
+    double count = value_count(block, images);
+    for (int c = 0; c < block->out_channels; c++) {
+        if (!block->has_norm) {
+            *norm_term(block, SCALE, c) = 1;
+            *norm_term(block, MEAN, c) = *norm_term(block, SHIFT, c) = 0;
             continue;
         }
-        double mean = block->running_mean[c], variance = block->running_var[c];
+        float *running_mean = block->running_mean + c, *running_var = block->running_var + c;
+        double mean = *running_mean, variance = *running_var;
         if (training) {
-            batch_statistics(block, groups, images, c, &mean, &variance);
-            block->running_mean[c] += block->momentum * ((float)mean - block->running_mean[c]);
-            block->running_var[c] += block->momentum * ((float)(variance * count / (count - 1)) - block->running_var[c]);
+            batch_statistics(block, images, c, &mean, &variance);
+            *running_mean += block->momentum * ((float)mean - *running_mean);
+            *running_var += block->momentum * ((float)(variance * count / (count - 1)) - *running_var);
         }
-        double inverse = 1 / sqrt(variance + block->epsilon);
-        channel[MEAN * row] = mean;
-        channel[INVERSE * row] = inverse;
-        channel[SCALE * row] = block->gamma[c] * inverse;
-        channel[SHIFT * row] = block->beta[c];
+        double inverse_std = 1 / sqrt(variance + block->epsilon);
+        *norm_term(block, MEAN, c) = mean;
+        *norm_term(block, INVERSE_STD, c) = inverse_std;
+        *norm_term(block, SCALE, c) = block->gamma[c] * inverse_std;
+        *norm_term(block, SHIFT, c) = block->beta[c];
     }
 }
 
-/* Gradients of gamma, beta and bias; and what makes the gradient of y out of dy. */
-static void fold_norm_backward(const Block *block, int groups, int images) {
-    double count = (double)images * block->height * block->width;
-    for (int c = 0; c < block->outputs; c++) {
-        float *channel = block->channel + c;
-        int row = block->outputs;
+/* The gradients of gamma, beta and bias, and the terms of batch norm's backward pass. */
+static void norm_backward_terms(const Block *block, int images) {
+    double count = value_count(block, images);
+    for (int c = 0; c < block->out_channels; c++) {
         double sum, product;
-        add_groups(block, groups, c, &sum, &product);
-        if (!block->norm) {
+        add_partial_sums(block, lane_blocks_of(images), c, &sum, &product);
+        if (!block->has_norm) {
             if (block->dbias) block->dbias[c] = sum;
             continue;
         }
-        double inverse = channel[INVERSE * row];
-        double projected = product * inverse;
+        double inverse_std = *norm_term(block, INVERSE_STD, c), dgamma = product * inverse_std;
         block->dbeta[c] = sum;
-        block->dgamma[c] = projected;
-        /* Batch norm takes the mean away again: 0, or NaN where the gradient is not finite. */
-        if (block->dbias) block->dbias[c] = (sum - sum) + (projected - projected);
-        channel[DY_MEAN * row] = sum / count;
-        channel[SLOPE * row] = inverse * projected / count;
+        block->dgamma[c] = dgamma;
+        /* Batch norm subtracts the bias again, so its gradient is 0, or NaN where the others are not finite. */
+        if (block->dbias) block->dbias[c] = (sum - sum) + (dgamma - dgamma);
+        *norm_term(block, GRADIENT_MEAN, c) = sum / count;
+        *norm_term(block, SLOPE, c) = inverse_std * dgamma / count;
     }
 }
 
-static void norm_group_backward(const Block *block, int group, int images) {
-    int width = block->width, dy_width = dy_row(block);
-    mask used = lanes_in_use(group, images);
-    for (int c = 0; c < block->outputs; c++) {
-        Norm norm = norm_of(block, c);
-        float dy_mean = block->channel[DY_MEAN * block->outputs + c], slope = block->channel[SLOPE * block->outputs + c];
-        const vec *y = y_of(block, group, c);
-        vec *dy = dy_of(block, group, c);
-        for (int row = 0; row < block->height; row++)
+/* dy: from the gradient of batch norm's output to that of its input. Lanes without an image get zero, so that they add
+ * nothing to the gradient of the weights. */
+static void norm_backward(const Block *block, int lane_block, int images) {
+    int width = block->y_width, dy_row = dy_row_stride(block);
+    vec_mask used = lanes_in_use(lane_block, images);
+    for (int c = 0; c < block->out_channels; c++) {
+        ChannelNorm norm = norm_of(block, c);
+        float gradient_mean = *norm_term(block, GRADIENT_MEAN, c), slope = *norm_term(block, SLOPE, c);
+        const vec *y = y_at(block, lane_block, c);
+        vec *dy = dy_at(block, lane_block, c);
+        for (int row = 0; row < block->y_height; row++)
             for (int column = 0; column < width; column++) {
-                vec g = dy[row * dy_width + column] - dy_mean - (y[row * width + column] - norm.mean) * slope;
-                dy[row * dy_width + column] = select(used, g * norm.scale, splat(0));
+                vec g = dy[row * dy_row + column] - gradient_mean - (y[row * width + column] - norm.mean) * slope;
+                dy[row * dy_row + column] = select(used, g * norm.scale, broadcast(0));
             }
     }
 }
 
 /* ---- The whole network --------------------------------------------------------------------------------------- */
 
-static void convolve_group(const Block *block, int group, vec *scratch) {
-    int inputs = section_inputs(block), outputs = section_outputs(block);
-    for (int section = 0; section < block->sections; section++)
-        convolve_any(block->kernel, x_of(block, group, section * inputs), x_channel(block), x_width(block),
-                     block->padding, inputs, outputs, block->height, block->width,
-                     block->packed + section * packed_size(block, block->width),
-                     block->bias ? block->bias + section * outputs : 0, y_of(block, group, section * outputs), scratch);
-}
+/* In training, batch norm needs the statistics of the whole batch: no lane block goes on before all are this far. */
+INLINE int waits_for_batch(const Block *block, int training) { return block->has_norm && training; }
 
-/* In training, or as a trained network is used: running statistics, no dropout. */
+/* The forward pass, in training mode or in evaluation mode (running statistics, no dropout). All threads call it. */
 void forward(const Block *blocks, int count, int images, int training, Barrier *barrier, vec *scratch, int thread,
              int threads) {
     const Block *end = blocks + count;
-    int groups = (images + LANES - 1) / LANES;
-    int first = part(groups, thread, threads), last = part(groups, thread + 1, threads);
-    /* Batch norm by the statistics of all groups: a group goes on when all have come so far. */
-#define WAITS(block) ((block)->norm && training)
+    Range mine = share_of(lane_blocks_of(images), thread, threads);
     if (thread == 0)
         for (const Block *block = blocks; block < end; block++) {
-            pack(block, block->width, 0);
-            if (!WAITS(block)) fold_norm(block, groups, images, training);
+            pack_weights(block, block->y_width, 0);
+            if (!waits_for_batch(block, training)) norm_forward_terms(block, images, training);
         }
     wait_for_all(barrier, threads);
+    /* The blocks from one wait to the next are computed lane block by lane block, whose data then stay in the cache.
+     * Where the wait is for batch norm, the activation is computed after it. */
     for (const Block *from = blocks, *to; from < end; from = to) {
-        for (to = from + 1; to < end && !WAITS(to - 1);) to++;
-        for (int group = first; group < last; group++) {
-            if (from > blocks) activate_any(from - 1, training, group);
+        for (to = from + 1; to < end && !waits_for_batch(to - 1, training);) to++;
+        for (int lane_block = mine.first; lane_block < mine.end; lane_block++) {
+            if (from > blocks) activate_lane_block(from - 1, training, lane_block);
             for (const Block *block = from; block < to; block++) {
-                convolve_group(block, group, scratch);
-                if (WAITS(block))
-                    sum_group(block, group, images);
+                convolve_lane_block(block, lane_block, scratch);
+                if (waits_for_batch(block, training))
+                    sum_lane_block(block, lane_block, images);
                 else
-                    activate_any(block, training, group);
+                    activate_lane_block(block, training, lane_block);
             }
         }
-        if (!WAITS(to - 1)) continue;
+        if (!waits_for_batch(to - 1, training)) continue;
         wait_for_all(barrier, threads);
-        if (thread == 0) fold_norm(to - 1, groups, images, training);
+        if (thread == 0) norm_forward_terms(to - 1, images, training);
         wait_for_all(barrier, threads);
     }
-    if (WAITS(end - 1))
-        for (int group = first; group < last; group++) activate_any(end - 1, training, group);
-#undef WAITS
+    if (waits_for_batch(end - 1, training))
+        for (int lane_block = mine.first; lane_block < mine.end; lane_block++)
+            activate_lane_block(end - 1, training, lane_block);
 }
 
-static void input_gradient_group(const Block *block, int group, vec *scratch) {
-    /* The border of dy that takes part; a convolution that pads more than its kernel needs has results in which no
-     * input takes part. */
-    int border = block->kernel - 1 - block->padding;
-    ptrdiff_t dx_channel = (ptrdiff_t)dx_height(block) * dx_width(block);
-    int inputs = section_inputs(block), outputs = section_outputs(block);
-    for (int section = 0; section < block->sections; section++)
-        convolve_any(block->kernel, dy_of(block, group, section * outputs) - border * (dy_row(block) + 1),
-                     dy_channel(block), dy_row(block), border, outputs, inputs, dx_height(block), dx_width(block),
-                     block->packed + section * packed_size(block, dx_width(block)), 0,
-                     (vec *)block->dx + ((ptrdiff_t)group * block->inputs + section * inputs) * dx_channel, scratch);
-}
-
-/* From the gradient of the last block's z to those of all parameters, after a forward pass in training. */
+/* The backward pass, after a forward pass in training mode: from dz of the last block to the gradients of all
+ * parameters. All threads call it. */
 void backward(const Block *blocks, int count, int images, Barrier *barrier, vec *scratch, int thread, int threads) {
-    int groups = (images + LANES - 1) / LANES;
-    int first = part(groups, thread, threads), last = part(groups, thread + 1, threads);
+    const Block *last = blocks + count - 1;
+    int lane_blocks = lane_blocks_of(images);
+    Range mine = share_of(lane_blocks, thread, threads);
     if (thread == 0)
-        for (const Block *block = blocks + 1; block < blocks + count; block++) pack(block, dx_width(block), 1);
-    for (int group = first; group < last; group++) activate_any_backward(blocks + count - 1, group);
+        for (const Block *block = blocks + 1; block <= last; block++) pack_weights(block, dx_width(block), 1);
+    for (int lane_block = mine.first; lane_block < mine.end; lane_block++)
+        activate_lane_block_backward(last, lane_block);
     wait_for_all(barrier, threads);
-    for (const Block *block = blocks + count - 1; block >= blocks; block--) {
-        if (thread == 0) fold_norm_backward(block, groups, images);
+    for (const Block *block = last; block >= blocks; block--) {
+        /* The terms are sums over all lane blocks. */
+        if (thread == 0) norm_backward_terms(block, images);
         wait_for_all(barrier, threads);
-        for (int group = first; group < last; group++) {
-            if (block->norm) norm_group_backward(block, group, images);
+        for (int lane_block = mine.first; lane_block < mine.end; lane_block++) {
+            if (block->has_norm) norm_backward(block, lane_block, images);
             if (block == blocks) continue;
-            input_gradient_group(block, group, scratch);
-            activate_any_backward(block - 1, group);
+            input_gradient(block, lane_block, scratch);
+            activate_lane_block_backward(block - 1, lane_block);
         }
+        /* The gradient of the weights reads dy of all lane blocks. */
         wait_for_all(barrier, threads);
-        weights_gradients_any(block, groups, scratch, thread, threads);
+        weight_gradient(block, lane_blocks, scratch, thread, threads);
     }
 }

@@ -1,6 +1,8 @@
-"""A network laid out in memory for kernels.c, and its forward and backward pass as one differentiable call.
+"""A network as kernels.c computes it: its blocks, their memory, and both passes as one differentiable call.
 
-Every buffer is made once: a training step allocates nothing of size.
+A network is a sequence of blocks: a convolution, then batch norm, dropout, ReLU and pooling, each optional. Batches are
+cut into lane blocks of 16 images, and buffers are ``(lane blocks, C, H, W, 16)``: kernels.c says why. Every buffer is
+made once, so that a training step allocates no large memory.
 """
 
 import ctypes
@@ -19,41 +21,45 @@ from mnist_cnn.common.mnist import IMAGE_SIDE
 from mnist_cnn.engine.native.build import load, missing_compiler
 from mnist_cnn.layers import Network
 
+# As in kernels.c: the images of a lane block, the kinds of pooling, the number of ``NormTerm``.
 LANES = 16
-_MAX_POOL, _AVERAGE_POOL = 1, 2
-_CHANNEL_ROWS = 6
-# Three weights of a kernel's row become six numbers.
+_NO_POOL, _MAX_POOL, _AVERAGE_POOL = 0, 1, 2
+_NORM_TERMS = 6
+# Winograd's filter transform makes 6 numbers of the 3 weights of a kernel row: packed weights take twice the memory.
 _PACKED_GROWTH = 2
 
 
 class _Block(ctypes.Structure):
     """``Block`` of kernels.c, field by field.
 
-    The convolution's result is ``height`` by ``width``, the block's is ``z_height`` by ``z_width``. Around ``x``
-    and ``z`` lie the zeros that the convolution reading them wants, around ``dy`` those that its gradient wants.
-    A block's ``x`` and ``dx`` are ``z`` and ``dz`` of the block before; the first has no ``dx``.
+    The convolution reads ``x`` and writes ``y``, of ``y_height`` by ``y_width``; the block's output is ``z``, of
+    ``z_height`` by ``z_width``. The buffers of ``x``, ``z`` and ``dy`` contain the zeros that the convolution reading
+    them pads with. ``x`` and ``dx`` are ``z`` and ``dz`` of the block before; the first block has no ``dx``.
     """
 
     _fields_ = (
-        *((name, ctypes.c_int32) for name in ("inputs", "outputs", "kernel", "padding", "height", "width", "sections")),
-        *((name, ctypes.c_int32) for name in ("norm", "relu", "pool")),
+        *((name, ctypes.c_int32) for name in ("in_channels", "out_channels", "kernel_size", "padding", "groups")),
+        *((name, ctypes.c_int32) for name in ("y_height", "y_width", "has_norm", "has_relu", "pool")),
         *((name, ctypes.c_int32) for name in ("z_height", "z_width", "z_padding", "dy_padding")),
-        ("drop_below", ctypes.c_uint32),
-        *((name, ctypes.c_float) for name in ("keep_scale", "epsilon", "momentum")),
-        ("key", ctypes.c_uint64),
+        ("dropout_threshold", ctypes.c_uint32),
+        *((name, ctypes.c_float) for name in ("dropout_scale", "epsilon", "momentum")),
+        ("dropout_key", ctypes.c_uint64),
         *((name, ctypes.c_void_p) for name in ("weight", "bias", "gamma", "beta", "running_mean", "running_var")),
         *((name, ctypes.c_void_p) for name in ("x", "y", "z", "dz", "dy", "dx")),
-        *((name, ctypes.c_void_p) for name in ("dweight", "dbias", "dgamma", "dbeta", "packed", "channel", "sums")),
+        *((name, ctypes.c_void_p) for name in ("dweight", "dbias", "dgamma", "dbeta")),
+        *((name, ctypes.c_void_p) for name in ("packed_weight", "norm_terms", "partial_sums")),
     )
 
 
 class _Barrier(ctypes.Structure):
+    """``Barrier`` of kernels.c."""
+
     _fields_ = tuple((name, ctypes.c_int32) for name in ("arrived", "phase", "abandoned"))
 
 
 @dataclass
-class Layers:
-    """The modules of one block: a convolution and what follows it, in this order."""
+class _Layers:
+    """The layers of one block: a convolution and what follows it, in this order."""
 
     conv: nn.Conv2d
     norm: nn.BatchNorm2d | None = None
@@ -62,6 +68,7 @@ class Layers:
     pool: nn.MaxPool2d | nn.AvgPool2d | nn.AdaptiveAvgPool2d | None = None
 
 
+# The layers that may follow a convolution, and their place in a block.
 _PLACES: dict[type[nn.Module], str] = {
     nn.BatchNorm2d: "norm",
     nn.Dropout: "dropout",
@@ -70,12 +77,12 @@ _PLACES: dict[type[nn.Module], str] = {
     nn.AvgPool2d: "pool",
     nn.AdaptiveAvgPool2d: "pool",
 }
-_Shapes: TypeAlias = dict[str, tuple[int, ...]]
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+_Shapes: TypeAlias = dict[str, tuple[int, ...]]
 
 
 class UnsupportedError(ValueError):
-    """The kernels do not compute a network; the message names the layer or what else is unknown to them."""
+    """The kernels do not support a network; the message names the layer or whatever else is the reason."""
 
 
 # Of one image: channels, height, width.
@@ -86,8 +93,8 @@ _IMAGE: Size = (1, IMAGE_SIDE, IMAGE_SIDE)
 def supports(network: nn.Module, size: Size = _IMAGE) -> str | None:
     """Why the kernels cannot compute a network for images of a ``size`` here; None where they can.
 
-    They go by exact types and look at every option: a layer or option that they do not know might compute something
-    else.
+    A layer's type must be one that the kernels support, not a subclass, and every option is checked: any other layer
+    or option might compute something else.
     """
     try:
         _plan(network, size)
@@ -101,59 +108,83 @@ def compile(network: nn.Module, batch_size: int, threads: int, size: Size = _IMA
     return NativeNetwork(network, size, batch_size, threads)
 
 
-def group_layers(network: nn.Module) -> list[Layers]:
-    """A network's layers by blocks.
+# ---- From a network to blocks
 
-    Raises:
-        UnsupportedError: a layer that has no place in a block, or not there.
-    """
+
+def _plan(network: nn.Module, size: Size) -> tuple[list[_Layers], ctypes.Array[_Block]]:
+    """The network's layers by blocks, and the blocks without addresses. Raises UnsupportedError."""
+    if _has_any_global_hook():
+        raise UnsupportedError("the kernels do not support global module hooks, and some are registered")
+    layers = _layers_by_block(network)
+    modules = [module for block in layers for module in vars(block).values() if module is not None]
+    weights = [weight.data_ptr() for module in modules for weight in module.parameters()]
+    if len(weights) != len(set(weights)):
+        raise UnsupportedError("the kernels do not support shared weights: each layer may stand at one place only")
+    blocks = (_Block * len(layers))()
+    for block, of_block in zip(blocks, layers, strict=True):
+        size = _describe(block, of_block, size)
+    if size[1:] != (1, 1):
+        raise UnsupportedError(f"the kernels do not support an output of {size[1]} x {size[2]} positions, only of one")
+    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        block.z_padding = following.padding if following else 0
+    return layers, blocks
+
+
+def _layers_by_block(network: nn.Module) -> list[_Layers]:
+    """A network's layers, block by block. Raises UnsupportedError where a layer does not fit into a block."""
     order = list(dict.fromkeys(_PLACES.values()))
-    blocks: list[Layers] = []
-    row = list(_in_a_row(network))
-    if row and type(row[-1]) is nn.Flatten and (row[-1].start_dim, row[-1].end_dim) == (1, -1):
-        row.pop()  # scores are flat anyway
-    for layer in row:
+    blocks: list[_Layers] = []
+    sequence = list(_in_sequence(network))
+    if sequence and type(sequence[-1]) is nn.Flatten and (sequence[-1].start_dim, sequence[-1].end_dim) == (1, -1):
+        sequence.pop()  # logits are flat anyway
+    for layer in sequence:
         if type(layer) is nn.Conv2d:
-            blocks.append(Layers(layer))
+            blocks.append(_Layers(layer))
             continue
         place = _PLACES.get(type(layer))
         if place is None or not blocks or any(getattr(blocks[-1], taken) for taken in order[order.index(place) :]):
             raise UnsupportedError(
-                f"the kernels know convolutions, each followed by {', '.join(order)}, not {_told(layer)} here"
+                f"the kernels do not support {_described(layer)} here, only convolutions, each followed by batch norm, "
+                "dropout, ReLU and pooling, in this order"
             )
         setattr(blocks[-1], place, layer)
     if not blocks:
-        raise UnsupportedError("the kernels know convolutions, and there is none")
+        raise UnsupportedError("the kernels do not support a network without convolutions, and this one has none")
     return blocks
 
 
-def _in_a_row(network: nn.Module) -> Iterator[nn.Module]:
-    """The layers of a sequence, those of a sequence in it included."""
+def _in_sequence(network: nn.Module) -> Iterator[nn.Module]:
+    """The layers of a sequence, including those of sequences in it."""
     if type(network) not in (nn.Sequential, Network):
-        raise UnsupportedError(f"the kernels know layers in a row, not the forward pass of {type(network).__name__}")
+        raise UnsupportedError(
+            f"the kernels do not support the forward pass of {type(network).__name__}, only layers in sequence"
+        )
     assert isinstance(network, nn.Sequential)
-    _check_is_plain(network)
-    # Not its children, which leave out the second of two places where one layer stands.
+    _check_is_unmodified(network)
+    # Its children would not do: they name a layer once that stands at two places.
     for layer in network:
         if type(layer) is nn.Sequential:
-            yield from _in_a_row(layer)
+            yield from _in_sequence(layer)
         else:
-            _check_is_plain(layer)
+            _check_is_unmodified(layer)
             yield layer
 
 
-def _check_is_plain(layer: nn.Module) -> None:
-    """Nothing is attached to a layer that changes what it computes, and its tensors are those that it was made with."""
+def _check_is_unmodified(layer: nn.Module) -> None:
+    """Refuse a layer that has hooks, replaced methods, or other tensors than PyTorch gave it."""
     if any(getattr(layer, hooks) for hooks in _HOOKS) or any(map(callable, vars(layer).values())):
-        raise UnsupportedError(f"the kernels know no hooks and no replaced methods, as {_told(layer)} has")
-    weights, buffers = _shapes(layer.named_parameters(recurse=False)), _shapes(layer.named_buffers(recurse=False))
-    if (weights, buffers) != _usual_shapes(layer):
-        raise UnsupportedError(f"the kernels know other tensors than those of {_told(layer)}")
-    for name, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
+        raise UnsupportedError(f"the kernels do not support {_described(layer)} with hooks or replaced methods")
+    parameters, buffers = list(layer.named_parameters(recurse=False)), list(layer.named_buffers(recurse=False))
+    if (_shapes(parameters), _shapes(buffers)) != _original_shapes(layer):
+        raise UnsupportedError(
+            f"the kernels do not support {_described(layer)} with tensors other than its original ones"
+        )
+    for name, tensor in [*parameters, *buffers]:
         is_plain = type(tensor) in (Tensor, nn.Parameter) and tensor.device.type == "cpu" and tensor.is_contiguous()
         if not is_plain or (tensor.is_floating_point() and tensor.dtype != torch.float32):
             raise UnsupportedError(
-                f"the kernels know contiguous float32 tensors on the CPU, not {name} of {_told(layer)}"
+                f"the kernels do not support the {name} of {_described(layer)}, only contiguous float32 tensors on "
+                "the CPU"
             )
 
 
@@ -161,178 +192,235 @@ def _shapes(tensors: Iterable[tuple[str, Tensor]]) -> _Shapes:
     return {name: tuple(tensor.shape) for name, tensor in tensors}
 
 
-def _usual_shapes(layer: nn.Module) -> tuple[_Shapes, _Shapes]:
-    """What PyTorch gives a layer of these options: the shapes of its parameters and of its buffers."""
+def _original_shapes(layer: nn.Module) -> tuple[_Shapes, _Shapes]:
+    """The shapes of the parameters and of the buffers that PyTorch gives a layer of these options."""
     if isinstance(layer, nn.Conv2d):
         weight = layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size
         return {"weight": weight} | ({} if layer.bias is None else {"bias": (layer.out_channels,)}), {}
     if isinstance(layer, nn.BatchNorm2d):
         channels = (layer.num_features,)
-        of_weights: _Shapes = {"weight": channels, "bias": channels} if layer.affine else {}
+        parameters: _Shapes = {"weight": channels, "bias": channels} if layer.affine else {}
         statistics: _Shapes = {"running_mean": channels, "running_var": channels} if layer.track_running_stats else {}
-        return of_weights, statistics if layer.num_batches_tracked is None else statistics | {"num_batches_tracked": ()}
+        return parameters, statistics if layer.num_batches_tracked is None else statistics | {"num_batches_tracked": ()}
     return {}, {}
 
 
-def _told(layer: nn.Module) -> str:
-    """A layer as PyTorch writes it, in one line."""
+def _described(layer: nn.Module) -> str:
+    """A layer as PyTorch prints it, in one line."""
     return type(layer).__name__ if next(layer.children(), None) is not None else " ".join(repr(layer).split())
 
 
-def _plan(network: nn.Module, size: Size) -> tuple[list[Layers], ctypes.Array[_Block]]:
-    """The network's blocks, and their description without addresses. Raises UnsupportedError."""
-    if _has_any_global_hook():
-        raise UnsupportedError("the kernels know no hooks, and there are some of all modules")
-    layers = group_layers(network)
-    modules = [module for block in layers for module in vars(block).values() if module is not None]
-    weights = [weight.data_ptr() for module in modules for weight in module.parameters()]
-    if len(weights) != len(set(weights)):
-        raise UnsupportedError("the kernels know each layer at one place, and here two share their weights")
-    blocks = (_Block * len(layers))()
-    for block, parts in zip(blocks, layers, strict=True):
-        size = _describe(block, parts, size)
-    if size[1:] != (1, 1):
-        raise UnsupportedError(f"the kernels know one position at the end, not {size[1]} x {size[2]}")
-    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
-        block.z_padding = following.padding if following else 0
-    return layers, blocks
+def _describe(block: _Block, layers: _Layers, size: Size) -> Size:
+    """Fill in a block's options and sizes for inputs of a ``size``; returns the size of its output."""
+    _describe_convolution(block, layers.conv, size)
+    block.has_relu = layers.relu is not None
+    if layers.norm is not None:
+        norm = layers.norm
+        usual = norm.affine and norm.track_running_stats and norm.momentum is not None
+        _require(norm, usual and norm.num_features == block.out_channels)
+        block.has_norm, block.epsilon, block.momentum = True, norm.eps, norm.momentum
+    if layers.dropout is not None:
+        _require(layers.dropout, layers.dropout.p < 1)
+        # The random numbers have 32 bits. The scale is 1 / (1 - p) for the p that the threshold stands for.
+        block.dropout_threshold = min(round(layers.dropout.p * 2**32), 2**32 - 1)
+        block.dropout_scale = 2**32 / (2**32 - block.dropout_threshold)
+    block.pool, block.z_height, block.z_width = _pooled(layers.pool, block.y_height, block.y_width)
+    return block.out_channels, block.z_height, block.z_width
+
+
+def _describe_convolution(block: _Block, conv: nn.Conv2d, size: Size) -> None:
+    """Fill in a convolution's options and sizes."""
+    in_channels, height, width = size
+    kernel_size = conv.kernel_size
+    if kernel_size == (height, width) and conv.padding == (0, 0):
+        # A kernel as large as the map is a 1x1 convolution that has every position as an input channel.
+        kernel_size, in_channels, height, width = (1, 1), in_channels * height * width, 1, 1
+    has_usual_options = conv.stride == (1, 1) and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+    has_known_size = kernel_size in ((1, 1), (3, 3)) and conv.padding in ((0, 0), (1, 1), (2, 2))
+    _require(conv, has_usual_options and has_known_size and conv.in_channels == size[0])
+    kernel, padding = kernel_size[0], int(conv.padding[0])
+    height, width = height + 2 * padding - kernel + 1, width + 2 * padding - kernel + 1
+    _require(conv, height > 0 and width > 0)
+    block.in_channels, block.out_channels, block.groups = in_channels, conv.out_channels, conv.groups
+    block.kernel_size, block.padding = kernel, padding
+    # The gradient of the input is a convolution of dy that pads with so many zeros.
+    block.y_height, block.y_width, block.dy_padding = height, width, max(0, kernel - 1 - padding)
+
+
+def _pooled(pool: nn.Module | None, height: int, width: int) -> tuple[int, int, int]:
+    """The kind of pooling, and height and width of its output."""
+    if pool is None:
+        return _NO_POOL, height, width
+    if isinstance(pool, nn.MaxPool2d):
+        is_2x2 = _pair(pool.kernel_size) == _pair(pool.stride) == (2, 2) and _pair(pool.padding) == (0, 0)
+        has_usual_options = _pair(pool.dilation) == (1, 1) and not pool.ceil_mode and not pool.return_indices
+        _require(pool, is_2x2 and has_usual_options and height > 1 and width > 1)
+        return _MAX_POOL, height // 2, width // 2
+    if isinstance(pool, nn.AvgPool2d):
+        is_global = _pair(pool.kernel_size) == (height, width) and _pair(pool.padding) == (0, 0)
+        _require(pool, is_global and pool.divisor_override is None)
+    elif isinstance(pool, nn.AdaptiveAvgPool2d):
+        _require(pool, _pair(pool.output_size) == (1, 1))
+    return _AVERAGE_POOL, 1, 1
+
+
+def _pair(size: object) -> object:
+    """A size for both directions: PyTorch also takes a single number."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _require(layer: nn.Module, supported: bool) -> None:
+    if not supported:
+        raise UnsupportedError(f"the kernels do not support {_described(layer)} here")
+
+
+# ---- Memory and passes
 
 
 class NativeNetwork:
-    """A network computed by kernels.c: float32, on the processor, in training or as it is used afterwards.
+    """A network computed by kernels.c: in float32, on the CPU, in training and in evaluation mode.
 
-    Parameters and buffers stay where they are, and are read at each call; batches hold up to ``batch_size`` images.
-    Results have the same bits for any number of threads. They differ from PyTorch's in nothing but rounding and the
-    random numbers of dropout, which come from PyTorch's global generator by way of one 64-bit key a layer and step.
-    A convolution's bias before batch norm gets an exact zero as its gradient, where PyTorch finds nearly that by
-    cancellation.
+    The kernels read and write the network's own parameters and buffers at each call. Batches have up to ``batch_size``
+    images. Results have the same bits for any number of threads. They differ from PyTorch's by rounding, and by the
+    random numbers of dropout: PyTorch's global generator draws one 64-bit key for each dropout layer and step, and the
+    kernels hash it. The gradient of a convolution's bias before batch norm is exactly zero, where PyTorch gets rounding
+    errors near zero.
+
+    NaN and infinity in images, weights and gradients reach the results as in PyTorch, with one difference: where
+    neighbouring outputs are computed together, a value among their inputs that is not finite may make all of them NaN.
+    Options of layers, such as the rate of dropout, are read once, when this is made.
 
     Args:
         size: of one image: channels, height, width.
 
-    NaN and infinity in images, weights and gradients reach the results as in PyTorch, with one difference: where
-    several neighbouring results are computed together, what is not finite among their inputs may become NaN in all.
-    A layer's options, dropout's rate among them, are read once, when this is made.
-
     Raises:
-        UnsupportedError: something that the kernels do not know, as ``supports`` says beforehand.
-        ValueError: batch norm, in training, of a batch that has one value a channel; as in PyTorch.
+        UnsupportedError: the network has something that the kernels do not support; ``supports`` says so beforehand.
+        ValueError: batch norm in training gets a batch with one value for each channel, as in PyTorch.
     """
 
     def __init__(self, network: nn.Module, size: Size, batch_size: int, threads: int = 1) -> None:
         self.parameters = list(network.parameters())
         self._layers, self._blocks = _plan(network, size)
-        self._groups = -(-batch_size // LANES)
+        self._lane_blocks = -(-batch_size // LANES)
         self._gradients: dict[Tensor, Tensor] = {p: torch.zeros_like(p) for p in self.parameters}
         self._kernels, self._barrier = load(), _Barrier()
         self._threads = threads
         self._workers = ThreadPoolExecutor(max(1, threads - 1))
+        # The blocks hold bare addresses: this keeps the memory behind them.
         self._kept: list[Tensor] = []
         first = self._blocks[0]
-        x = self._buffer(first.inputs, first.height + first.kernel - 1, first.width + first.kernel - 1)
-        self._inputs = _inner(x, first.padding)
+        margin = first.kernel_size - 1
+        x = self._buffer(first.in_channels, first.y_height + margin, first.y_width + margin)
+        self._inputs = _without_padding(x, first.padding)
         dx = None
         for block, layers in zip(self._blocks, self._layers, strict=True):
             x, dx = self._allocate(block, layers, x, dx)
         assert dx is not None
-        self._scores, self._score_gradients = x, dx
+        self._logits, self._logit_gradients = x, dx
         vectors = self._kernels.scratch_size(self._blocks, len(self._blocks))
         self._scratch = torch.empty(threads, vectors, LANES)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Scores ``(N, classes)`` of images ``(N, C, H, W)`` in training mode, for PyTorch to differentiate.
+        """Logits ``(N, classes)`` of images ``(N, C, H, W)`` in training mode, which autograd can differentiate.
 
-        Only the latest call can be differentiated, once.
+        Only the latest call can be differentiated, and only once.
         """
-        scores: Tensor = _Pass.apply(self, inputs, *self.parameters)
-        return scores
+        logits: Tensor = _Pass.apply(self, inputs, *self.parameters)
+        return logits
 
     def evaluate(self, inputs: Tensor) -> Tensor:
-        """Scores ``(N, classes)`` of images ``(N, C, H, W)`` in evaluation mode."""
+        """Logits ``(N, classes)`` of images ``(N, C, H, W)`` in evaluation mode."""
         return self._forward(inputs, training=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Scores in training mode, without a way back to the parameters."""
+        """Logits in training mode, which autograd cannot differentiate."""
         for block, layers in zip(self._blocks, self._layers, strict=True):
-            if block.norm and len(inputs) * block.height * block.width == 1:
-                raise ValueError("batch norm needs more than one value a channel in training; here is a batch of one")
+            if block.has_norm and len(inputs) * block.y_height * block.y_width == 1:
+                raise ValueError("batch norm in training needs more than one value per channel, and this batch has one")
             if layers.norm is not None and layers.norm.num_batches_tracked is not None:
                 layers.norm.num_batches_tracked.add_(1)
-            if block.drop_below:
-                block.key = int(torch.randint(-(1 << 63), (1 << 63) - 1, ())) & ((1 << 64) - 1)
+            if block.dropout_threshold:
+                block.dropout_key = int(torch.randint(-(1 << 63), (1 << 63) - 1, ())) & ((1 << 64) - 1)
         return self._forward(inputs, training=True)
 
     def _forward(self, inputs: Tensor, training: bool) -> Tensor:
         images = inputs.reshape(-1, *self._inputs.shape[1:4])
-        # Lanes without an image hold the first one again: what they compute is not finite only where it is, too.
+        # Lanes without an image repeat the first one, so that they are finite where it is.
         missing = -len(images) % LANES
         if missing:
             images = torch.cat([images, images[:1].expand(missing, -1, -1, -1)])
-        _spread(images, self._inputs)
+        _copy_to_lanes(images, self._inputs)
         self._run(self._kernels.forward, len(inputs), training)
-        return self._scores.permute(0, 4, 1, 2, 3).reshape(-1, self._scores.shape[1])[: len(inputs)].clone()
+        return self._logits.permute(0, 4, 1, 2, 3).reshape(-1, self._logits.shape[1])[: len(inputs)].clone()
 
     def backward(self, gradient: Tensor) -> list[Tensor]:
-        """The gradients of the parameters, in their order, from that of the scores ``(N, classes)``."""
-        _spread(F.pad(gradient[:, :, None, None], (0, 0, 0, 0, 0, 0, 0, -len(gradient) % LANES)), self._score_gradients)
+        """The gradients of the parameters, in their order, from that of the logits ``(N, classes)``."""
+        # Lanes without an image get zeros.
+        missing = -len(gradient) % LANES
+        _copy_to_lanes(F.pad(gradient[:, :, None, None], (0, 0, 0, 0, 0, 0, 0, missing)), self._logit_gradients)
         self._run(self._kernels.backward, len(gradient))
         return [gradient.clone() for gradient in self._gradients.values()]
 
-    def _run(self, function: Callable[..., object], *numbers: int) -> None:
-        """Call a kernel once a thread; it has the threads wait for each other."""
+    def _run(self, kernel: Callable[..., object], *numbers: int) -> None:
+        """Call a kernel in every thread; inside it the threads wait for one another."""
         barrier = self._barrier
 
-        def share(thread: int) -> None:
+        def run_thread(thread: int) -> None:
             scratch = ctypes.c_void_p(self._scratch[thread].data_ptr())
-            function(self._blocks, len(self._blocks), *numbers, ctypes.byref(barrier), scratch, thread, self._threads)
+            kernel(self._blocks, len(self._blocks), *numbers, ctypes.byref(barrier), scratch, thread, self._threads)
 
         try:
-            others = [self._workers.submit(share, thread) for thread in range(1, self._threads)]
-            share(0)
+            others = [self._workers.submit(run_thread, thread) for thread in range(1, self._threads)]
+            run_thread(0)
             for other in others:
                 other.result()
         except BaseException:
-            # Ctrl-C, before this thread took its share: the others must not wait for it.
+            # Ctrl-C before this thread called the kernel: the others must not wait for it.
             barrier.abandoned, self._barrier = 1, _Barrier()
             raise
 
     def _buffer(self, *shape: int) -> Tensor:
         """Zeros, a float32 ``shape`` for each image, kept as long as this network."""
-        self._kept.append(torch.zeros(self._groups, *shape, LANES))
+        self._kept.append(torch.zeros(self._lane_blocks, *shape, LANES))
         return self._kept[-1]
 
-    def _allocate(self, block: _Block, layers: Layers, x: Tensor, dx: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _allocate(self, block: _Block, layers: _Layers, x: Tensor, dx: Tensor | None) -> tuple[Tensor, Tensor]:
         """Give a block its addresses; returns its ``z`` and ``dz``."""
-        conv, norm = layers.conv, layers.norm
-        z_shape = block.outputs, block.z_height, block.z_width
-        around, dy_around = 2 * block.z_padding, 2 * block.dy_padding
-        z = self._buffer(block.outputs, block.z_height + around, block.z_width + around)
-        dz = self._buffer(*z_shape)
-        scratch = {
-            "y": self._buffer(block.outputs, block.height, block.width),
-            "dy": self._buffer(block.outputs, block.height + dy_around, block.width + dy_around),
-            "packed": torch.empty(_PACKED_GROWTH * conv.weight.numel()),
-            "channel": torch.zeros(_CHANNEL_ROWS, block.outputs),
-            "sums": torch.zeros(self._groups, block.outputs, 2, dtype=torch.float64),
+        z_padding, dy_padding = 2 * block.z_padding, 2 * block.dy_padding
+        z = self._buffer(block.out_channels, block.z_height + z_padding, block.z_width + z_padding)
+        dz = self._buffer(block.out_channels, block.z_height, block.z_width)
+        own = {
+            "y": self._buffer(block.out_channels, block.y_height, block.y_width),
+            "dy": self._buffer(block.out_channels, block.y_height + dy_padding, block.y_width + dy_padding),
+            "packed_weight": torch.empty(_PACKED_GROWTH * layers.conv.weight.numel()),
+            "norm_terms": torch.zeros(_NORM_TERMS, block.out_channels),
+            "partial_sums": torch.zeros(self._lane_blocks, block.out_channels, 2, dtype=torch.float64),
         }
-        self._kept += scratch.values()
-        addresses = {
-            "x": x, "dx": dx, "z": z, "dz": dz, **scratch,
+        self._kept += own.values()
+        tensors = {"x": x, "dx": dx, "z": z, "dz": dz, **own, **self._parameters_of(layers)}
+        for name, tensor in tensors.items():
+            setattr(block, name, None if tensor is None else tensor.data_ptr())
+        return z, dz
+
+    def _parameters_of(self, layers: _Layers) -> dict[str, Tensor | None]:
+        """A block's parameters, their gradients and the running statistics, by the names of ``_Block``."""
+        conv, norm = layers.conv, layers.norm
+        tensors = {
             "weight": conv.weight, "dweight": self._gradients[conv.weight],
             "bias": conv.bias, "dbias": None if conv.bias is None else self._gradients[conv.bias],
         }  # fmt: skip
         if norm is not None:
-            addresses |= {
+            tensors |= {
                 "gamma": norm.weight, "dgamma": self._gradients[norm.weight],
                 "beta": norm.bias, "dbeta": self._gradients[norm.bias],
                 "running_mean": norm.running_mean, "running_var": norm.running_var,
             }  # fmt: skip
-        for name, tensor in addresses.items():
-            setattr(block, name, None if tensor is None else tensor.data_ptr())
-        return z, dz
+        return tensors
 
 
 class _Pass(torch.autograd.Function):
+    """Both passes of a ``NativeNetwork`` for autograd."""
+
     @staticmethod
     def forward(ctx: FunctionCtx, native: NativeNetwork, inputs: Tensor, *parameters: Tensor) -> Tensor:
         ctx.native = native  # type: ignore[attr-defined]
@@ -343,76 +431,13 @@ class _Pass(torch.autograd.Function):
         return None, None, *ctx.native.backward(gradient)  # type: ignore[attr-defined]
 
 
-def _describe(block: _Block, layers: Layers, size: Size) -> tuple[int, int, int]:
-    """Fill in a block's numbers for inputs of a ``size``; returns the size of its result."""
-    height, width = _describe_convolution(block, layers.conv, size)
-    block.relu = layers.relu is not None
-    if layers.norm is not None:
-        norm = layers.norm
-        known = norm.affine and norm.track_running_stats and norm.momentum is not None
-        _require(norm, known and norm.num_features == block.outputs)
-        block.norm, block.epsilon, block.momentum = True, norm.eps, norm.momentum
-    if layers.dropout is not None:
-        _require(layers.dropout, layers.dropout.p < 1)
-        block.drop_below = min(round(layers.dropout.p * 2**32), 2**32 - 1)
-        block.keep_scale = 2**32 / (2**32 - block.drop_below)
-    block.pool, block.z_height, block.z_width = _pooled(layers.pool, height, width)
-    return block.outputs, block.z_height, block.z_width
-
-
-def _describe_convolution(block: _Block, conv: nn.Conv2d, size: Size) -> tuple[int, int]:
-    """A convolution's numbers; returns height and width of its result."""
-    inputs, height, width = size
-    kernel_size = conv.kernel_size
-    if kernel_size == (height, width) and conv.padding == (0, 0):
-        # A convolution over the whole map sees each position as an input of its own.
-        kernel_size, inputs, height, width = (1, 1), inputs * height * width, 1, 1
-    plain = conv.stride == (1, 1) and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
-    sizes = kernel_size in ((1, 1), (3, 3)) and conv.padding in ((0, 0), (1, 1), (2, 2))
-    _require(conv, plain and sizes and conv.in_channels == size[0])
-    kernel, padding = kernel_size[0], int(conv.padding[0])
-    height, width = height + 2 * padding - kernel + 1, width + 2 * padding - kernel + 1
-    _require(conv, height > 0 and width > 0)
-    block.inputs, block.outputs, block.kernel, block.padding = inputs, conv.out_channels, kernel, padding
-    block.height, block.width, block.dy_padding = height, width, max(0, kernel - 1 - padding)
-    block.sections = conv.groups
-    return height, width
-
-
-def _pooled(pool: nn.Module | None, height: int, width: int) -> tuple[int, int, int]:
-    """The kind of pooling, and height and width of its result."""
-    if pool is None:
-        return 0, height, width
-    if isinstance(pool, nn.MaxPool2d):
-        windows = _pair(pool.kernel_size) == _pair(pool.stride) == (2, 2) and _pair(pool.padding) == (0, 0)
-        plain = _pair(pool.dilation) == (1, 1) and not pool.ceil_mode and not pool.return_indices
-        _require(pool, windows and plain and height > 1 and width > 1)
-        return _MAX_POOL, height // 2, width // 2
-    if isinstance(pool, nn.AvgPool2d):
-        whole = _pair(pool.kernel_size) == (height, width) and _pair(pool.padding) == (0, 0)
-        _require(pool, whole and pool.divisor_override is None)
-    elif isinstance(pool, nn.AdaptiveAvgPool2d):
-        _require(pool, _pair(pool.output_size) == (1, 1))
-    return _AVERAGE_POOL, 1, 1
-
-
-def _pair(size: object) -> object:
-    """What PyTorch takes one number for: the same in both directions."""
-    return size if isinstance(size, tuple) else (size, size)
-
-
-def _require(layer: nn.Module, known: bool) -> None:
-    if not known:
-        raise UnsupportedError(f"the kernels do not know {_told(layer)} here")
-
-
-def _inner(buffer: Tensor, padding: int) -> Tensor:
-    """A buffer ``(groups, C, H, W, 16)`` without its border."""
+def _without_padding(buffer: Tensor, padding: int) -> Tensor:
+    """The part of a buffer ``(lane blocks, C, H, W, 16)`` inside its padding."""
     height, width = buffer.shape[2:4]
     return buffer[:, :, padding : height - padding, padding : width - padding]
 
 
-def _spread(images: Tensor, buffer: Tensor) -> None:
-    """Copy ``(N, C, H, W)``, N a multiple of the lanes, into the lanes of ``(groups, C, H, W, 16)``."""
+def _copy_to_lanes(images: Tensor, buffer: Tensor) -> None:
+    """Copy ``(N, C, H, W)``, N a multiple of 16, to ``(lane blocks, C, H, W, 16)``."""
     lanes = images.unflatten(0, (-1, LANES)).permute(0, 2, 3, 4, 1)
     buffer[: len(lanes)].copy_(lanes)
