@@ -37,8 +37,8 @@ def headline(result: dict[str, Any]) -> str:
     ways, cores = result["time_to_target"], result["machine"]["cores"]
     classical, torch = (result[f"speedup{way}_total_spread"]["median"] for way in ("", "_torch"))
     text = (
-        f"On {cores} CPU cores, training is **{classical:.1f} times** as fast as the usual PyTorch loop, over all models, "
-        f"and {torch:.1f} times as fast as this project's own loop with PyTorch's layers."
+        f"On {cores} CPU cores, training is **{classical:.1f} times** as fast as the usual PyTorch loop, over all "
+        f"models, and {torch:.1f} times as fast as this project's own loop with PyTorch's layers."
     )
     if ways["own"]["reached"]:
         text += f" {TARGET_MODEL} reaches {ways['test_accuracy']} % after {ways['own']['seconds']:.0f} seconds."

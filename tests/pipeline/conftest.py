@@ -1,7 +1,7 @@
 """Projects of their own for tests: this repository's files, small data, the real dvc.
 
-``project`` has everything for real. ``stubbed`` has stages that compute nothing, for tests of which of them run. Each is
-reproduced once a session, whichever worker comes first, and copied for each test.
+``project`` has everything for real. ``stubbed`` has stages that compute nothing, for tests of which of them run. Each
+is reproduced once a session, by whichever worker comes first, and copied for each test.
 """
 
 import gzip

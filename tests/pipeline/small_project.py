@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tests.helpers import ROOT, idx
+from tests.helpers import ROOT
 
 # Those of the project whose stages are real, and of the one whose stages compute nothing.
 MODELS = ("model_1", "model_5")

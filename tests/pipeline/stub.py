@@ -77,7 +77,12 @@ def content(name: str, digest: str, options: dict[str, str], params: dict[str, A
             return json.dumps({"model": model} | measured(options, model)).encode()
         case "numbers":
             rows = {name: measured(options, name) for name in params["models"]}
-            extra = {"test_accuracy_low": 89.0, "test_accuracy_high": 99.9, "receptive_field_px": 20}
+            extra = {
+                "test_accuracy_low": 89.0,
+                "test_accuracy_high": 99.9,
+                "receptive_field_px": 20,
+                "reference_test_accuracy": 99.0,
+            }
             header = ["model", *next(iter(rows.values())), *extra]
             lines = [[key, *row.values(), *extra.values()] for key, row in rows.items()]
             return "".join(",".join(map(str, line)) + "\n" for line in [header, *lines]).encode()

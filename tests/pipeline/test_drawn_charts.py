@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mnist_cnn.settings.params import load
 from mnist_cnn.report.figures.style import COLOURS, model_style
+from mnist_cnn.settings.params import load
 from tests.helpers import ROOT
 from tests.pipeline.small_project import Project, copy_repository
 from tools import plots_page

@@ -12,7 +12,8 @@ from mnist_cnn.data.deskew import deskew
 from mnist_cnn.data.images import Images, intensities, save_images
 from mnist_cnn.settings.params import Augmentation, load
 from stages import report
-from tests.helpers import AUGMENTATION, NO_AUGMENTATION, RECIPE, ROOT, bar, model_result, noise
+from tests.helpers import AUGMENTATION, NO_AUGMENTATION, RECIPE, ROOT, bar, noise
+from tests.results import model_result
 
 COUNT = 500
 

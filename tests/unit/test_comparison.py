@@ -8,7 +8,8 @@ from markdown_it import MarkdownIt
 from mnist_cnn.report.comparison import analysis, comparison_markdown, comparison_table, curves, results_markdown
 from mnist_cnn.report.results import ModelResult
 from mnist_cnn.settings.params import Params, StoryEntry, Targets, load
-from tests.helpers import ROOT, Mistake, model_result
+from tests.helpers import ROOT
+from tests.results import Mistake, model_result
 
 TARGETS = Targets(test_accuracy=99.4, max_epochs=15, parameters_below=8000)
 SETTINGS = load(ROOT / "params.yaml")
@@ -132,16 +133,16 @@ def test_the_weakest_digit_has_the_lowest_recall_not_the_most_mistakes() -> None
         (True, True, True, None),
         (False, True, True, "99.4 % accuracy"),
         (True, False, True, "at most 15 epochs"),
-        (True, False, False, "at most 15 epochs and fewer than 8,000 parameters"),
-        (False, False, False, "99.4 % accuracy and at most 15 epochs and fewer than 8,000 parameters"),
+        (True, False, False, "at most 15 epochs; fewer than 8,000 parameters"),
+        (False, False, False, "99.4 % accuracy; at most 15 epochs; fewer than 8,000 parameters"),
     ],
 )
 def test_the_verdict_names_the_missed_targets(
     accuracy: bool, epochs: bool, parameters: bool, missed: str | None
 ) -> None:
     model = model_result(meets_accuracy_target=accuracy, meets_epochs_target=epochs, meets_parameters_target=parameters)
-    assert analysis(model, None, TARGETS)[-1] == (f"Misses {missed}" if missed else "**Meets all three targets**")
-    assert cells(results_markdown([model], params_with()))[1][-1] == (f"misses {missed}" if missed else "meets all")
+    assert analysis(model, None, TARGETS)[-1] == (f"Misses: {missed}" if missed else "**Meets all three targets**")
+    assert cells(results_markdown([model], params_with()))[1][-1] == (f"misses: {missed}" if missed else "meets all")
 
 
 def test_the_comparison_has_a_row_a_model_with_the_reference_figures_in_brackets() -> None:

@@ -27,7 +27,8 @@ from mnist_cnn.report.figures.parameters import accuracy_against_parameters
 from mnist_cnn.report.figures.seeds import accuracy_over_seeds
 from mnist_cnn.report.results import ModelResult
 from mnist_cnn.settings.params import Augmentation, Params, StoryEntry, Targets, load
-from tests.helpers import RECIPE, ROOT, Mistake, model_result, noise
+from tests.helpers import RECIPE, ROOT, noise
+from tests.results import Mistake, model_result
 
 SETTINGS = load(ROOT / "params.yaml")
 TARGETS = Targets(test_accuracy=99.4, max_epochs=15, parameters_below=8000)

@@ -15,7 +15,8 @@ from markdown_it import MarkdownIt
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.report.comparison import comparison_table
 from mnist_cnn.settings.params import load
-from tests.helpers import ROOT, model_result
+from tests.helpers import ROOT
+from tests.results import model_result
 from tools.pull_request.report import (
     Base,
     Results,

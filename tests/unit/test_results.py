@@ -15,7 +15,8 @@ from mnist_cnn.report.comparison import comparison_markdown
 from mnist_cnn.report.results import load_result
 from mnist_cnn.settings.params import load
 from stages import evaluate
-from tests.helpers import ROOT, metrics, model_result, noise
+from tests.helpers import ROOT, noise
+from tests.results import metrics, model_result
 
 HISTORY = "epoch,learning_rate,train_loss,train_accuracy,val_loss,val_accuracy\n1,0.1,0.5,90.0,0.2,95.0\n"
 RECORD: dict[str, Any] = {

@@ -35,7 +35,7 @@ _COMPARED = {
 # Columns of the comparison that hold no figure.
 _NAMES = ("model", "engine")
 _SIGNIFICANCE = (
-    "Not significant: the 95 % interval of the difference, over other images of this kind, includes zero. Another seed "
+    "Significant: the 95 % interval of the difference, over other images of this kind, excludes zero. Another seed "
     "moves accuracies, too."
 )
 
@@ -144,13 +144,13 @@ def verdict(base: Base, results: Results) -> list[str]:
     lines = [
         f"{'✅' if results.selected in meeting else '❌'} **{chosen} {_on_targets(row, results.targets)}**: "
         f"{row[_ACCURACY]:.2f} % on the test set, {row['epochs']:.0f} epochs, {row['parameters']:,.0f} parameters",
-        f"All three are met by {_listed(meeting) or 'no model'} ({len(meeting)} of {len(results.numbers)})"
+        f"All three targets are met by {_listed(meeting) or 'no model'} ({len(meeting)} of {len(results.numbers)})"
         + (_newly_meeting(base.results.meeting, meeting) if base.results else ""),
     ]
     if base.results is None:
         return [*lines, f"{code(base.name)} has no results yet: there is nothing to compare with"]
     if base.results.selected != results.selected:
-        lines.append(f"Selected is {chosen}; on {code(base.name)} it is {code(base.results.selected)}")
+        lines.append(f"The selected model is {chosen}; on {code(base.name)} it is {code(base.results.selected)}")
     if results.selected in base.results.numbers:
         before, here = _Model.of(base.results, results.selected), _Model.of(results, results.selected)
         old, new = before.shown(_ACCURACY), here.shown(_ACCURACY)

@@ -200,20 +200,21 @@ def markdown(
 def headline(summaries: pd.DataFrame, targets: Targets) -> str:
     """The study in two sentences of Markdown: which small models reach the target with all seeds, and the best."""
     own = summaries[summaries["recipe"] == OWN]
-    small = own[own["parameters"] < targets.parameters_below]
-    sure = small[small["meets_target"] == 1]
+    reaching = own[(own["parameters"] < targets.parameters_below) & (own["meets_target"] == 1)].to_dict("records")
     goal = f"{targets.test_accuracy:g} % on the test set with fewer than {targets.parameters_below:,} parameters"
-    if sure.empty:
+    if not reaching:
         return f"{_GENERATED}\nNo model reaches {goal} with every seed.\n"
-    best, smallest = sure.loc[sure["mean"].idxmax()], sure.loc[sure["parameters"].idxmin()]
-    text = f"**{_listed(sure['model'].tolist())} reach{'es' if len(sure) == 1 else ''} {goal}, with every seed.**"
+    best = max(reaching, key=lambda row: row["mean"])
+    smallest = min(reaching, key=lambda row: row["parameters"])
+    names = _listed([row["model"] for row in reaching])
+    text = f"**{names} reach{'es' if len(reaching) == 1 else ''} {goal}, with every seed.**"
     text += f" {_over_seeds(best)}, the highest mean."
     if smallest["model"] != best["model"]:
         text += f" {_over_seeds(smallest)}."
     return f"{_GENERATED}\n{text}\n"
 
 
-def _over_seeds(row: pd.Series) -> str:
+def _over_seeds(row: dict[Hashable, Any]) -> str:
     return (
         f"{row['model']} has {row['parameters']:,} parameters and averages {row['mean']:.2f} % over {row['seeds']} "
         f"seeds (lowest {row['minimum']:.2f} %)"

@@ -47,12 +47,12 @@ def misclassified_digits(model: ModelResult, shown: int) -> Figure:
     columns = 8
     rows = max(1, -(-len(images) // columns))
     figure = _picture_grid(columns, rows, 1.28)
-    set_heading(
-        figure,
-        f"{_of(len(images), len(model.misclassified))} that {model.name} misclassifies, most probable mistakes first\n"
-        "true digit → predicted digit, its probability",
-        12,
-    )
+    total = len(model.misclassified)
+    if not total:
+        set_heading(figure, f"{model.name} misclassifies no test image", 12)
+        return figure
+    which = f"{_of(len(images), total)} that {model.name} misclassifies, most probable mistakes first"
+    set_heading(figure, f"{which}\ntrue digit → predicted digit, its probability", 12)
     for axes, image in zip(figure.axes, images, strict=False):
         axes.imshow(255 - np.array(image.pixels), cmap="gray", vmin=0, vmax=255)
         axes.set_title(

@@ -47,7 +47,7 @@ def accuracy_over_seeds(
             obstacles.append(Obstacle((place - 0.43, reference), (place - 0.43, reference), 4, 8))
         elif reference is not None:
             labels.append(mark_below(axes, place - 0.46, "×", f"{reference:.2f}"))
-    _explain_seeds(axes, shared_recipe)
+    _explain_seeds(axes, shared_recipe if shared else None)
     settle(axes, labels, obstacles)
     return figure
 
@@ -96,9 +96,10 @@ def _mark_below_range(axes: Axes, x: float, values: list[float]) -> list[Label]:
     return [mark_below(axes, x, "▾", f"{many}{min(below):.2f}, mean {np.mean(values):.2f}")] if below else []
 
 
-def _explain_seeds(axes: Axes, shared_recipe: str) -> None:
+def _explain_seeds(axes: Axes, shared_recipe: str | None) -> None:
     axes.plot([], [], "o", color=NEUTRAL, label="a seed, own recipe")
-    axes.plot([], [], "o", color=NEUTRAL, markerfacecolor="white", label=f"a seed, {shared_recipe}'s recipe")
+    if shared_recipe:
+        axes.plot([], [], "o", color=NEUTRAL, markerfacecolor="white", label=f"a seed, {shared_recipe}'s recipe")
     axes.plot([], [], color="black", linewidth=1.6, label="mean")
     axes.plot([], [], "x", color=NEUTRAL, label="reference: best epoch of one run")
     set_legend_below(figure_of(axes), *axes.get_legend_handles_labels())
