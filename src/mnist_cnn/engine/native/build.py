@@ -76,9 +76,9 @@ def _compile(library: Path) -> None:
         environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": str(Path(scratch) / "zig")}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
+            reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[0]
             raise InputError(
-                f"the kernels could not be compiled for this CPU ({done.stderr.strip().splitlines()[0]}); "
-                "train.engine: torch does without them"
+                f"the kernels could not be compiled for this CPU ({reason}); train.engine: torch does without them"
             )
         # Another process may compile at the same time. Each puts a complete file in place, in one step.
         output.replace(library)
