@@ -16,6 +16,7 @@ from torch import nn
 
 from benchmark import BATCH_SIZE, DROPOUT
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.mnist import IMAGE_SIDE
 from mnist_cnn.data.images import load_splits
 from mnist_cnn.engine.checkpoint import load_weights, save_weights
 from mnist_cnn.engine.device import prepare
@@ -196,7 +197,7 @@ def flops(*, models: list[str], **unused: object) -> dict[str, Any]:
     """Of a training step by the textbook: forward and backward pass, a multiplication and an addition each one."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    inputs, labels = torch.rand(BATCH_SIZE, 1, 28, 28), torch.zeros(BATCH_SIZE, dtype=torch.int64)
+    inputs, labels = torch.rand(BATCH_SIZE, 1, IMAGE_SIDE, IMAGE_SIDE), torch.zeros(BATCH_SIZE, dtype=torch.int64)
     counts: dict[str, Any] = {}
     for model in models:
         network = build(model)

@@ -41,6 +41,10 @@ class Project:
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
+    def start_in_background(self, *command: str) -> subprocess.Popen[str]:
+        """As a shell starts a background job: SIGINT is ignored, until the program says otherwise."""
+        return self.start("sh", "-c", 'trap "" INT; exec "$@"', "sh", *command)
+
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         with self.start(*command) as process:
             ended = subprocess.CompletedProcess(command, 0, *process.communicate())

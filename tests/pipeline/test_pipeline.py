@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from mnist_cnn.evaluation.metrics import Metrics
-from tests.pipeline.small_project import MODELS, Project
+from tests.pipeline.small_project import MODELS, Project, printed, run_printed
 
 
 def test_every_promised_file_is_there_and_no_temporary_one(reproduced: Project) -> None:
@@ -88,9 +88,8 @@ def test_an_interrupted_run_ends_everywhere_and_can_be_taken_up(
 ) -> None:
     before = project.read("dvc.lock")
     project.edit_params(lambda params: [recipe.update(epochs=999) for recipe in params["models"].values()])
-    # As a shell starts a background job: SIGINT ignored, until the program says otherwise.
     command = [sys.executable, "-m", "tools.repro", "--jobs", str(jobs), "--lock", "dvc.lock"]
-    with project.start("sh", "-c", 'trap "" INT; exec "$@"', "sh", *command) as process:
+    with project.start_in_background(*command) as process:
         try:
             assert process.stdout is not None
             started: set[str] = set()
@@ -123,9 +122,8 @@ def test_the_models_that_train_are_named_when_one_fails(project: Project) -> Non
 
 
 def test_the_cache_is_moved_as_printed_and_no_network_is_needed(project: Project, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    shutil.move(project.folder / ".dvc/cache", cache)
-    project.dvc("cache", "dir", "--local", str(cache))
+    [command] = [command for command in printed("docs/using.md", "When …") if "cache dir" in command]
+    run_printed(project, command.replace("/a/large/disk", str(tmp_path)))
     for name in ("data", "checkpoints"):
         shutil.rmtree(project.folder / name)
     project.dvc("checkout")

@@ -130,8 +130,7 @@ def test_an_interrupted_study_ends_everywhere_and_goes_on_where_it_was(study: Pr
         (study.folder / f"study/records/{name}.json").unlink()
     command = ["-m", "stages.study", "--params", "params.yaml", "--study", "study/params.yaml"]
     command += ["--splits", "data/split", "--records", "study/records"]
-    # As a shell starts a background job: SIGINT ignored, until the program says otherwise.
-    with study.start("sh", "-c", 'trap "" INT; exec "$@"', "sh", "python", *command) as process:
+    with study.start_in_background("python", *command) as process:
         try:
             assert process.stdout is not None
             # In either order; the two that run then have 999 epochs before them.

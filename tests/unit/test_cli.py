@@ -1,6 +1,7 @@
 """How a stage or a tool is called, and how it ends when something is wrong."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -111,3 +112,14 @@ def test_a_real_stage_refuses_bad_settings_in_a_line_each_and_writes_nothing(tmp
     assert first.startswith(f"error: {params}: split.train: 0 is not allowed: ")
     assert second == f"error: {params}: split.val: missing"
     assert list(tmp_path.iterdir()) == [params]
+
+
+@pytest.mark.parametrize("package", ["stages", "tools", "benchmark"])
+def test_a_checkout_uses_its_own_library_in_another_ones_environment(tmp_path: Path, package: str) -> None:
+    for folder in (package, "src/mnist_cnn"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(ROOT / folder / "__init__.py", tmp_path / folder)
+    program = f"import {package}, mnist_cnn; print(mnist_cnn.__file__)"
+    # The environment has this checkout installed.
+    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert Path(ended.stdout.strip()) == tmp_path / "src/mnist_cnn/__init__.py"
