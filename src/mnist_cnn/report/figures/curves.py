@@ -15,10 +15,7 @@ def accuracy_curves(models: list[ModelResult], params: Params) -> Figure:
     """Training and validation accuracy by epoch, in two panels on one scale."""
     best = max(models, key=lambda model: model.history["val_accuracy"].iloc[-1])
     title = f"{best.name} ends highest on validation, at {best.history['val_accuracy'].iloc[-1]:.2f} %"
-    figure, panels = _two_panels(title)
-    for panel, split, name in zip(panels, ("train", "val"), ("Training, as trained on", "Validation"), strict=True):
-        _draw_curves(panel, models, f"{split}_accuracy")
-        panel.set_title(name)
+    figure, panels = _panels_by_split(title, models, "accuracy")
     target = params.targets.test_accuracy
     draw_target(panels[0], target, labelled=False)
     draw_target(panels[1], target)
@@ -35,10 +32,7 @@ def loss_curves(models: list[ModelResult]) -> Figure:
     """Training and validation loss by epoch, in two panels on one logarithmic scale."""
     best = min(models, key=lambda model: model.history["val_loss"].iloc[-1])
     title = f"{best.name} ends lowest on validation, at a loss of {best.history['val_loss'].iloc[-1]:.3f}"
-    figure, panels = _two_panels(title)
-    for panel, split, name in zip(panels, ("train", "val"), ("Training, as trained on", "Validation"), strict=True):
-        _draw_curves(panel, models, f"{split}_loss")
-        panel.set_title(name)
+    figure, panels = _panels_by_split(title, models, "loss")
     panels[0].set_yscale("log")
     panels[0].yaxis.set_major_locator(FixedLocator([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2]))
     panels[0].yaxis.set_minor_locator(NullLocator())
@@ -47,13 +41,16 @@ def loss_curves(models: list[ModelResult]) -> Figure:
     return figure
 
 
-def _two_panels(title: str) -> tuple[Figure, list[Axes]]:
+def _panels_by_split(title: str, models: list[ModelResult], kind: str) -> tuple[Figure, list[Axes]]:
+    """The curves of a kind, training to the left of validation, on one scale."""
     figure = Figure(figsize=(10, 4.8), layout="constrained")
     left = figure.add_subplot(1, 2, 1)
     right = figure.add_subplot(1, 2, 2, sharex=left, sharey=left)
     set_heading(figure, title)
     right.tick_params(labelleft=False)
-    for panel in (left, right):
+    for panel, split, name in ((left, "train", "Training, as trained on"), (right, "val", "Validation")):
+        _draw_curves(panel, models, f"{split}_{kind}")
+        panel.set_title(name)
         panel.set_xlabel("Epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure, [left, right]
