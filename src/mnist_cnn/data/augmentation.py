@@ -52,24 +52,22 @@ def transform(images: Tensor, angle: Tensor, scale: Tensor, shift_x: Tensor, shi
         images: ``(N, C, H, W)`` float, any device.
         angle, scale, shift_x, shift_y: ``(N,)``: radians anticlockwise, a factor, pixels to the left, pixels upwards.
     """
-    count, _, height, width = images.shape
+    height, width = images.shape[2:]
     # The transformation maps output to input positions, hence the inverse scale.
     inverse_scale = 1 / scale
     cos, sin = angle.cos() * inverse_scale, angle.sin() * inverse_scale
     # Positions run from -1 to 1 across the image, so a pixel is 2 / size.
     dx, dy = shift_x * 2 / width, shift_y * 2 / height
-    theta = torch.stack([cos, -sin, dx, sin, cos, dy], dim=1).view(2 * count, 3).to(images)
-    # As F.affine_grid computes it, in a tenth of its time: one matrix multiplication for all images.
-    grid = (
-        (theta @ _positions(height, width, images.device).to(images.dtype))
-        .view(count, 2, height, width)
-        .permute(0, 2, 3, 1)
-    )
+    # As F.affine_grid, in a tenth of its time, and without a matrix multiplication, whose library picks its method by
+    # the processor: a column's part and a row's part of x and y, (N, 2, W) and (N, 2, H), added for each position.
+    columns = torch.stack([cos, sin], dim=1).unsqueeze(2) * _positions(width, images.device)
+    columns += torch.stack([dx, dy], dim=1).unsqueeze(2)
+    rows = torch.stack([-sin, cos], dim=1).unsqueeze(2) * _positions(height, images.device)
+    grid = (columns.unsqueeze(2) + rows.unsqueeze(3)).permute(0, 2, 3, 1).to(images)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 @cache
-def _positions(height: int, width: int, device: torch.device) -> Tensor:
-    """``(3, height * width)``: x, y and 1 of each pixel's centre. Cached, because a copy makes the device wait."""
-    y, x = ((torch.arange(size) * 2 + 1) / size - 1 for size in (height, width))
-    return torch.stack([x.repeat(height), y.repeat_interleave(width), torch.ones(height * width)]).to(device)
+def _positions(size: int, device: torch.device) -> Tensor:
+    """``(size,)``: the centre of each pixel. Cached, because a copy makes the device wait."""
+    return ((torch.arange(size) * 2 + 1) / size - 1).to(device)

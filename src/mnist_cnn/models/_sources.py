@@ -15,14 +15,14 @@ _FOLLOWED = _PACKAGE / "layers"
 def not_followed(file: Path, package: str) -> list[str]:
     """The modules of this repository that a model's file imports though its stages do not depend on them.
 
-    Imports of modules in ``layers`` are followed further. The code is read, not run: what it imports by names that it
-    makes up as it runs stays unseen.
+    Imports of modules in ``layers`` are followed further. The code is read, not run: imports by computed names are not
+    seen.
 
     Args:
         package: the name of the package that ``file`` lies in.
 
     Raises:
-        SyntaxError: the file, or a module in ``layers`` that it imports, is no Python.
+        SyntaxError: the file, or a module in ``layers`` that it imports, is not valid Python.
     """
     found, seen, todo = [], {file.resolve()}, [(file, package)]
     while todo:

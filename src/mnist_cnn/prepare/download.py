@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.files import atomic_write
+from mnist_cnn.common.mnist import IMAGE_SIDE
 
 # MD5 of the uncompressed files, headers included. Source: "The MNIST database of handwritten digits",
 # LeCun, Cortes, Burges, 1998; the sums are those of the files inside the archives that torchvision checks.
@@ -215,15 +216,16 @@ class _ArrayUnpickler(pickle.Unpickler):
 def _idx_files(member: bytes) -> dict[str, bytes]:
     """The four IDX files from the pickled (train, validation, test) splits of 50,000, 10,000 and 10,000."""
     train, val, test = _ArrayUnpickler(io.BytesIO(gzip.decompress(member)), encoding="latin1").load()
-    parts = {
+    files = {
         "train": (np.concatenate([train[0], val[0]]), np.concatenate([train[1], val[1]])),
         "t10k": test,
     }
-    files = {}
-    for part, (images, labels) in parts.items():
-        files[f"{part}-images-idx3-ubyte"] = _idx(np.rint(images * 256).astype(np.uint8).reshape(-1, 28, 28))
-        files[f"{part}-labels-idx1-ubyte"] = _idx(labels.astype(np.uint8))
-    return files
+    content = {}
+    for name, (images, labels) in files.items():
+        pixels = np.rint(images * 256).astype(np.uint8).reshape(-1, IMAGE_SIDE, IMAGE_SIDE)
+        content[f"{name}-images-idx3-ubyte"] = _idx(pixels)
+        content[f"{name}-labels-idx1-ubyte"] = _idx(labels.astype(np.uint8))
+    return content
 
 
 def _idx(array: np.ndarray) -> bytes:
