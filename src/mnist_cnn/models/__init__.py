@@ -40,9 +40,9 @@ def build(name: str, dropout: float = 0.0, widths: tuple[int, ...] | None = None
         widths: the channels of its layers, of a model that can be had in others than its own; None leaves those.
 
     Raises:
-        InputError: no model has that name, its file is not valid Python, imports code that its stages do not depend
-            on, or holds no such network, ``dropout`` is above 0 and the model has no dropout layer, or it cannot be had in
-            these ``widths``.
+        InputError: no model has that name; its file is not valid Python, imports code that its stages do not depend
+            on, or holds no such network; ``dropout`` is above 0 and the model has no dropout layer; or it cannot be
+            had in these ``widths``.
     """
     if name not in MODELS:
         raise InputError(f"no model is called {name!r}; the models are {', '.join(MODELS)}")
