@@ -39,9 +39,10 @@ def main(root: Path) -> None:
         _print_check("pages", "have the results' tables", outdated, "make readme"),
         _remote(),
     ]
-    of_others = [name for name in found if name.rpartition(":")[2] in others]
-    if of_others:
-        print(f"note {', '.join(of_others)}: made by other code or settings (make study)")
+    # DVC names them with their file, and lock files without.
+    names = dict.fromkeys(name.rpartition(":")[2] for name in found)
+    if others & names.keys():
+        print(f"note {', '.join(name for name in names if name in others)}: made by other code or settings (make study)")
     if not all(good):
         sys.exit(1)
 

@@ -1,6 +1,7 @@
 """How a stage or a tool is called, and how it ends when something is wrong."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -123,3 +124,12 @@ def test_a_checkout_uses_its_own_library_in_another_ones_environment(tmp_path: P
     # The environment has this checkout installed.
     ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert Path(ended.stdout.strip()) == tmp_path / "src/mnist_cnn/__init__.py"
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other processors have other instructions")
+def test_stages_compute_with_the_same_instructions_on_all_processors() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "ATEN_CPU_CAPABILITY"}
+    program = "import stages, torch; print(torch.backends.cpu.get_cpu_capability())"
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "AVX2"
