@@ -40,9 +40,9 @@ def main(root: Path) -> None:
         _remote(),
     ]
     # DVC names them with their file, and lock files without.
-    names = dict.fromkeys(name.rpartition(":")[2] for name in found)
-    if others & names.keys():
-        print(f"note {', '.join(name for name in names if name in others)}: made by other code or settings (make study)")
+    of_others = [name for name in dict.fromkeys(name.rpartition(":")[2] for name in found) if name in others]
+    if of_others:
+        print(f"note {', '.join(of_others)}: made by other code or settings (make study)")
     if not all(good):
         sys.exit(1)
 
