@@ -28,7 +28,7 @@ def main(params: Path, study: Path, splits: Path, records: Path) -> None:
         signal.signal(number, signal.default_int_handler)
     settings = load(params)
     trials = plan(settings, load_study(study, settings))
-    jobs = _jobs(os.environ.get("JOBS", ""))
+    jobs = number_of_jobs(os.environ.get("JOBS", ""))
     data = digest_of([*(splits / f"{name}.safetensors" for name in ("train", "val", "test")), splits / STATISTICS])
     execution = prepare(settings.train)
     prints = {name: fingerprint(trial, data, execution) for name, trial in trials.items()}
@@ -57,7 +57,8 @@ def main(params: Path, study: Path, splits: Path, records: Path) -> None:
     remove_other_records(records, trials)
 
 
-def _jobs(wanted: str) -> int:
+def number_of_jobs(wanted: str) -> int:
+    """How many trials to run at a time; as many as there are processors, where nothing is said."""
     if not wanted:
         return os.cpu_count() or 1
     if not wanted.isdecimal() or not int(wanted):

@@ -47,17 +47,24 @@ class Residual(nn.Module):
         change: Tensor = self.second(nn.functional.silu(self.first(input)))
         return input + change
 '''
+IMPORTS = "from torch import Tensor, nn\n\n\n"
 # Those that look at the models.
 TESTS = (
-    *(f"tests/unit/test_{name}.py" for name in ("models", "engine", "dependencies", "study_plan", "settings")),
+    *(f"tests/unit/test_{name}.py" for name in ("models", "engine", "study_plan", "settings")),
+    "tests/unit/test_dependencies.py::test_a_stage_lists_every_module_it_uses_and_no_other",
     "tests/docs/test_charts.py",
 )
 
 
-def add_model(project: Project, name: str = NAME) -> None:
-    """As the README says: a file, a helper in its place, an entry in params.yaml."""
-    (project.folder / f"src/mnist_cnn/models/{name}.py").write_text(MODEL)
-    (project.folder / "src/mnist_cnn/layers/blocks.py").write_text(HELPER)
+def add_model(project: Project, name: str = NAME, helper: bool = False) -> None:
+    """As the README says: a file, an entry in params.yaml, and, if it has one, a helper in its place."""
+    model = MODEL
+    if helper:
+        (project.folder / "src/mnist_cnn/layers/blocks.py").write_text(HELPER)
+    else:  # all in the model's own file
+        block = HELPER[HELPER.index("class Residual") :]
+        model = model.replace("from torch import nn\n\nfrom mnist_cnn.layers.blocks import Residual\n", IMPORTS + block)
+    (project.folder / f"src/mnist_cnn/models/{name}.py").write_text(model)
     params = project.read("params.yaml")
     [entry] = re.findall(r"^  model_5:\n(?:    .*\n)+", params, re.MULTILINE)
     written = params.replace(entry, entry + entry.replace("model_5", name))
@@ -70,14 +77,7 @@ def test_a_model_of_other_layers_trains_out_of_the_box_and_is_in_all_results(pro
     add_model(project)
     ran = project.dvc("repro").stdout
     output = stages_run(ran)
-    # The helper concerns all models.
-    every = [*before, NAME]
-    assert set(output) == {
-        "settings",
-        *(f"train@{name}" for name in every),
-        *(f"evaluate@{name}" for name in every),
-        "report",
-    }
+    assert output == ["settings", f"train@{NAME}", f"evaluate@{NAME}", "report"]
     [engine] = [line for line in ran.splitlines() if line.startswith("[INFO] Engine: PyTorch")]
     assert "GroupNorm" in engine
     assert json.loads(project.read(f"metrics/{NAME}.json"))["engine"] == "torch"
@@ -90,9 +90,14 @@ def test_a_model_of_other_layers_trains_out_of_the_box_and_is_in_all_results(pro
     assert {file.name for file in (project.folder / "plots/pictures").iterdir()} == pictures
     assert project.repro() == []
 
-    helper = project.folder / "src/mnist_cnn/layers/blocks.py"
+
+def test_a_change_in_a_helper_is_seen(stubbed: Project) -> None:
+    add_model(stubbed, helper=True)
+    stubbed.repro()
+    assert stubbed.repro() == []
+    helper = stubbed.folder / "src/mnist_cnn/layers/blocks.py"
     helper.write_text(HELPER.replace("silu", "gelu"))
-    assert f"train@{NAME}" in json.loads(project.dvc("status", "--json").stdout)
+    assert f"train@{NAME}" in stubbed.repro()
 
 
 def test_kernels_asked_for_by_name_refuse_it_with_the_way_out(project: Project) -> None:
@@ -115,7 +120,7 @@ def clone(tmp_path: Path) -> Project:
 
 def test_the_projects_own_tests_pass_with_several(clone: Project) -> None:
     for name in NAMES:
-        add_model(clone, name)
+        add_model(clone, name, helper=True)
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *TESTS]
     ended = subprocess.run(command, cwd=clone.folder, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout

@@ -8,10 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.pipeline.conftest import copied, once
 from tests.pipeline.small_project import Project
-
-# One worker runs the study for all.
-pytestmark = pytest.mark.xdist_group("study")
 
 TRIALS = [
     *("own/model_1-1", "own/model_1-2", "shared/model_1-1", "shared/model_1-2"),
@@ -21,22 +19,22 @@ TRIALS = [
 STUDY = ("repro", "study/dvc.yaml")
 
 
-@pytest.fixture(scope="module")
-def studied(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+@pytest.fixture(scope="session")
+def studied(reproduced: Project, shared: Path) -> Project:
     """The small project with its study."""
-    folder = tmp_path_factory.mktemp("studied") / "project"
-    shutil.copytree(reproduced.folder, folder, symlinks=True)
-    project = Project(folder, reproduced.mirror)
-    project.dvc(*STUDY)
-    project.commit()
-    return project
+
+    def make(folder: Path) -> None:
+        project = copied(reproduced, folder)
+        project.dvc(*STUDY)
+        project.commit()
+
+    return Project(once(shared / "studied", make), reproduced.mirror)
 
 
 @pytest.fixture
 def study(studied: Project, tmp_path: Path) -> Project:
     """A copy of it, to be changed at will."""
-    shutil.copytree(studied.folder, tmp_path / "project", symlinks=True)
-    return Project(tmp_path / "project", studied.mirror)
+    return copied(studied, tmp_path / "project")
 
 
 def records(project: Project) -> dict[str, str]:
@@ -45,12 +43,14 @@ def records(project: Project) -> dict[str, str]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path.read_text() for path in folder.rglob("*.json")}
 
 
-def test_the_main_pipeline_does_not_start_it(project: Project) -> None:
+def test_the_main_pipeline_does_not_start_it(reproduced: Project) -> None:
+    project = reproduced
     assert "stages.study" not in project.dvc("repro", "--force", "--dry").stdout
     assert not (project.folder / "study/records").exists()
 
 
-def test_every_trial_has_a_record_and_every_promised_file_is_there(study: Project) -> None:
+def test_every_trial_has_a_record_and_every_promised_file_is_there(studied: Project) -> None:
+    study = studied
     assert sorted(records(study)) == sorted(TRIALS)
     table = pd.read_csv(study.folder / "metrics/study.csv")
     assert {"model", "recipe", "seed", "test_accuracy"} <= set(table)
@@ -62,7 +62,8 @@ def test_every_trial_has_a_record_and_every_promised_file_is_there(study: Projec
     assert not list(study.folder.rglob(".*.part*"))
 
 
-def test_the_first_seed_is_the_main_pipelines_own(study: Project) -> None:
+def test_the_first_seed_is_the_main_pipelines_own(studied: Project) -> None:
+    study = studied
     for name in ("model_1", "model_5"):
         record = json.loads(study.read(f"study/records/own/{name}-1.json"))
         metrics = json.loads(study.read(f"metrics/{name}.json"))
@@ -97,23 +98,21 @@ def test_another_number_of_seeds_adds_and_removes_trials(study: Project) -> None
     assert set(records(study)) == expected
 
 
-@pytest.mark.parametrize(
-    ("fault", "output"),
-    [
-        ('raise ValueError("of seed 2")', "failed: ValueError: of seed 2"),
-        ("import os; os.kill(os.getpid(), 9)", "failed: its process ended with status -9"),
-    ],
-)
-def test_a_trial_that_fails_is_named_and_leaves_the_others_alone(study: Project, fault: str, output: str) -> None:
+def test_a_trial_that_fails_is_named_and_leaves_the_others_alone(study: Project) -> None:
     path = study.folder / "src/mnist_cnn/models/model_1.py"
     whole = path.read_text()
-    lines = ["    import torch", "    if torch.initial_seed() == 2:", f"        {fault}", "    return stack("]
+    lines = [
+        "    import torch",
+        "    if torch.initial_seed() == 2:",
+        "        raise ValueError('of seed 2')",
+        "    return stack(",
+    ]
     path.write_text(whole.replace("    return stack(", "\n".join(lines)))
     shutil.rmtree(study.folder / "study/records")
     ended = study.dvc(*STUDY, check=False)
     assert ended.returncode != 0
     for name in ("own/model_1-2", "shared/model_1-2"):
-        assert f"error: {name} {output}" in ended.stderr
+        assert f"error: {name} failed: ValueError: of seed 2" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert set(records(study)) == set(TRIALS) - {"own/model_1-2", "shared/model_1-2"}
     # Mended, it goes on with what is missing: here with all of that model, whose file has changed.
@@ -122,8 +121,7 @@ def test_a_trial_that_fails_is_named_and_leaves_the_others_alone(study: Project,
     assert study.run("git", "status", "--porcelain").stdout == ""
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_study_ends_everywhere_and_goes_on_where_it_was(study: Project, how: signal.Signals) -> None:
+def test_an_interrupted_study_ends_everywhere_and_goes_on_where_it_was(study: Project) -> None:
     before = records(study)
     study.edit_params(lambda params: params["models"]["model_5"].update(epochs=999))
     for name in ("own/model_1-1", "own/model_1-2"):
@@ -136,7 +134,7 @@ def test_an_interrupted_study_ends_everywhere_and_goes_on_where_it_was(study: Pr
             # In either order; the two that run then have 999 epochs before them.
             for _ in range(2):
                 assert any("own/model_1" in line for line in iter(process.stdout.readline, ""))
-            process.send_signal(how)
+            process.send_signal(signal.SIGTERM)
             _, output = process.communicate(timeout=60)
         finally:
             process.kill()
@@ -147,11 +145,3 @@ def test_an_interrupted_study_ends_everywhere_and_goes_on_where_it_was(study: Pr
     study.run("git", "checkout", "params.yaml")
     assert study.repro("study/dvc.yaml") == []
     assert records(study) == before
-
-
-@pytest.mark.parametrize("jobs", ["0", "-1", "two", "1.5"])
-def test_a_number_of_jobs_that_is_none_is_refused(study: Project, jobs: str) -> None:
-    ended = study.run("env", f"JOBS={jobs}", "dvc", *STUDY, "--force", check=False)
-    assert ended.returncode != 0
-    assert f"error: JOBS: '{jobs}' is not allowed: a whole number, at least 1" in ended.stderr
-    assert study.run("git", "status", "--porcelain").stdout == ""

@@ -92,7 +92,7 @@ def test_an_experiment_runs_with_the_settings_that_were_typed(
     output = report(steps, "experiment", tmp_path)
     assert output.startswith("## Experiment `slow`\n")
     assert re.search(r"\| `models.model_3.max_lr` \| `[\d.]+` \| `0.04` \|", output)
-    assert "- Selected is `model_1`; on `HEAD` it is `model_5`" in output
+    assert "- The selected model is `model_1`; on `HEAD` it is `model_5`" in output
     assert "\ndvc exp run -S models.model_3.max_lr=0.04 -S model=model_1\n" in output
     assert "slow" in steps.dvc("exp", "list", "--name-only").stdout
 

@@ -11,6 +11,7 @@ import pytest
 import vl_convert
 
 from mnist_cnn.common.errors import InputError
+from stages.study import number_of_jobs
 from tools import plots_page, readme, show
 from tools.pages import filled, pages
 from tools.processes import interrupt, started
@@ -255,3 +256,11 @@ def test_a_child_that_ends_by_itself_is_left_alone() -> None:
         assert child.communicate()[0] == "done\n"
         interrupt(child)
     assert child.returncode == 0
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two", "1.5"])
+def test_a_number_of_jobs_that_is_none_is_refused_by_the_study(jobs: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        number_of_jobs(jobs)
+    assert f"JOBS: '{jobs}'" in str(ended.value)
+    assert number_of_jobs("3") == 3 and number_of_jobs("") >= 1
