@@ -89,15 +89,14 @@ def compare(params: Path, raw: Path, splits: Path, repetitions: int, epochs: int
             cache = None if more.pop("compiled", True) else Path(scratch) / f"kernels-{weights}"
             return run_worker(options | more, cache=cache)
 
-        speeds = work("matmul", rows[0], matrix=matrix)
-        del speeds["spawned"]
+        counted = work("limits", rows[0], matrix=matrix, models=names)
         compiled = work("compilation", rows[0], compiled=False)["seconds"]
         work("compilation", rows[0])
-        counted = work("flops", rows[0], models=names)
-        flops = {row.name: counted[row.model] * images / BATCH_SIZE for row in rows}
+        flops = {row.name: counted["flops"][row.model] * images / BATCH_SIZE for row in rows}
         turns = take_turns(work, rows, repetitions, images)
         race = race_to_target(work, rows, settings.targets.test_accuracy, epochs)
 
+    speeds = counted["speeds"]
     limit = max(speeds.values())
     models = {row.name: summarise(runs_of(row, turns), images, flops[row.name], limit, compiled) for row in rows}
     seconds = sum(median(map(epoch_seconds, turns["own"][name])) for name in names)

@@ -179,9 +179,14 @@ def tested(
     return {"test_accuracies": accuracies}
 
 
-def matmul(*, matrix: int, **unused: object) -> dict[str, Any]:
+def limits(*, matrix: int, models: list[str], **unused: object) -> dict[str, Any]:
+    """What the machine can do, and how much a training step asks of it: see ``matmul`` and ``flops``."""
+    return {"speeds": matmul(matrix), "flops": flops(models)}
+
+
+def matmul(matrix: int) -> dict[str, float]:
     """The best of five matrix multiplications, ``matrix`` wide, in FLOP a second, on all cores."""
-    speeds: dict[str, Any] = {}
+    speeds: dict[str, float] = {}
     for dtype in (torch.float32, torch.bfloat16):
         left, right = torch.randn(2, matrix, matrix).to(dtype)
         seconds = []
@@ -193,12 +198,12 @@ def matmul(*, matrix: int, **unused: object) -> dict[str, Any]:
     return speeds
 
 
-def flops(*, models: list[str], **unused: object) -> dict[str, Any]:
+def flops(models: list[str]) -> dict[str, int]:
     """Of a training step by the textbook: forward and backward pass, a multiplication and an addition each one."""
     from torch.utils.flop_counter import FlopCounterMode
 
     inputs, labels = torch.rand(BATCH_SIZE, 1, IMAGE_SIDE, IMAGE_SIDE), torch.zeros(BATCH_SIZE, dtype=torch.int64)
-    counts: dict[str, Any] = {}
+    counts: dict[str, int] = {}
     for model in models:
         network = build(model)
         with FlopCounterMode(display=False) as counter:
@@ -207,7 +212,7 @@ def flops(*, models: list[str], **unused: object) -> dict[str, Any]:
     return counts
 
 
-_ALL = (classical, own, twice, profiled, compilation, tested, matmul, flops)
+_ALL = (classical, own, twice, profiled, compilation, tested, limits)
 TASKS: dict[str, Callable[..., dict[str, Any]]] = {task.__name__: task for task in _ALL}
 
 if __name__ == "__main__":

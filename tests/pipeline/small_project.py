@@ -19,9 +19,9 @@ from tests.helpers import ROOT
 MODELS = ("model_1", "model_5")
 STUBBED_MODELS = ("model_1", "model_3", "model_5")
 STUDY = {
-    "seeds": {"model_1": 2, "model_5": 3},
-    "shared": {"recipe": "model_5", "seeds": 2},
-    "ablation": {"model": "model_5", "seeds": 2, "changes": {"no_ema": {"recipe": {"ema_decay": 0.0}}}},
+    "seeds": {"model_1": 2, "model_5": 2},
+    "shared": {"recipe": "model_5", "seeds": 1},
+    "ablation": {"model": "model_5", "seeds": 1, "changes": {"no_ema": {"recipe": {"ema_decay": 0.0}}}},
 }
 
 

@@ -5,13 +5,12 @@ import shutil
 import signal
 import sys
 from dataclasses import fields
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from mnist_cnn.evaluation.metrics import Metrics
-from tests.pipeline.small_project import MODELS, Project, printed, run_printed
+from tests.pipeline.small_project import MODELS, Project
 
 
 def test_every_promised_file_is_there_and_no_temporary_one(reproduced: Project) -> None:
@@ -109,24 +108,3 @@ def test_an_interrupted_run_ends_everywhere_and_can_be_taken_up(
     project.run("git", "checkout", "params.yaml")
     assert not [stage for stage in project.repro() if stage.startswith("train@")]
     assert project.read("dvc.lock") == before
-
-
-def test_the_models_that_train_are_named_when_one_fails(project: Project) -> None:
-    project.edit_params(lambda params: params["models"]["model_1"].update(dropout=0.5))
-    project.edit_params(lambda params: params["models"]["model_5"].update(max_lr=0.03))
-    ended = project.run("python", "-m", "tools.repro", "--jobs", "2", "--lock", "dvc.lock", check=False)
-    assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1] == "error: failed: train@model_1"
-    assert "model_1 has no dropout layers" in ended.stdout
-    assert "model_5 | [STEP 4/4]" in ended.stdout
-
-
-def test_the_cache_is_moved_as_printed_and_no_network_is_needed(project: Project, tmp_path: Path) -> None:
-    [command] = [command for command in printed("docs/using.md", "When …") if "cache dir" in command]
-    run_printed(project, command.replace("/a/large/disk", str(tmp_path)))
-    for name in ("data", "checkpoints"):
-        shutil.rmtree(project.folder / name)
-    project.dvc("checkout")
-    offline = Project(project.folder, tmp_path / "no mirror")
-    offline.edit_params(lambda params: params["models"]["model_1"].update(max_lr=0.03))
-    assert offline.repro() == ["settings", "train@model_1", "evaluate@model_1", "report"]

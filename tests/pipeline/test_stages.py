@@ -1,13 +1,14 @@
 """Which stages run again after which change, with the real dvc; the stages compute nothing."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.pipeline.small_project import STUBBED_MODELS as MODELS
-from tests.pipeline.small_project import Project, stages_run
+from tests.pipeline.small_project import Project, printed, run_printed, stages_run
 
 EVERY_STAGE = [
     *("settings", "download", "split"),
@@ -112,3 +113,24 @@ def test_data_and_results_come_back_from_the_cache(stubbed: Project) -> None:
     assert stubbed.repro() == []
     assert stubbed.run("git", "status", "--porcelain").stdout == ""
     assert Path(stubbed.folder / "checkpoints/model_1.safetensors").is_file()
+
+
+def test_a_model_that_fails_is_named_and_leaves_the_others_alone(stubbed: Project) -> None:
+    stubbed.edit_params(lambda params: [recipe.update(max_lr=0.03) for recipe in params["models"].values()])
+    stage = stubbed.folder / "stages/stub.py"
+    stage.write_text(stage.read_text() + 'if "model_1" in sys.argv:\n    sys.exit("error: of model_1")\n')
+    ended = stubbed.run("python", "-m", "tools.repro", "--jobs", "2", "--lock", "dvc.lock", check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == "error: failed: train@model_1"
+    assert "model_1 | error: of model_1" in ended.stdout
+    assert "Running stage 'evaluate@model_5'" in ended.stdout and "Running stage 'report'" not in ended.stdout
+
+
+def test_the_cache_is_moved_as_printed_and_no_network_is_needed(stubbed: Project, tmp_path: Path) -> None:
+    [command] = [command for command in printed("docs/using.md", "When …") if "cache dir" in command]
+    run_printed(stubbed, command.replace("/a/large/disk", str(tmp_path)))
+    for name in ("data", "checkpoints"):
+        shutil.rmtree(stubbed.folder / name)
+    stubbed.dvc("checkout")
+    stubbed.edit_params(lambda params: params["models"]["model_1"].update(max_lr=0.03))
+    assert stubbed.repro() == ["settings", "train@model_1", "evaluate@model_1", "report"]

@@ -88,9 +88,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         share: int = options.get("share", 1)
         ends = [102.0, 103.0, 109.0] if share > 1 else [102.0 + epoch for epoch in range(options["epochs"])]
         found: dict[str, dict[str, Any]] = {
-            "matmul": {"float32": 1e11, "bfloat16": 2e11},
             "compilation": {"seconds": 5.0},
-            "flops": dict.fromkeys(options.get("models", []), 1e9),
+            "limits": {
+                "speeds": {"float32": 1e11, "bfloat16": 2e11},
+                "flops": dict.fromkeys(options.get("models", []), 1e9),
+            },
             "tested": {"test_accuracies": [98.0, 99.5, 99.6]},
         }
         trained: dict[str, Any] = {"began": 101.0, "ends": ends, "share": share, "peak_memory_mb": 500.0}
@@ -115,7 +117,7 @@ def test_the_kernels_are_compiled_anew_where_that_counts_and_nowhere_else(asked:
     assert len({cache for *_, cache in anew}) == 3
     # Before all runs that are timed, they are compiled where these look for them.
     usual = [options["task"] for options, cache in asked if cache is None]
-    assert usual[:3] == ["matmul", "compilation", "flops"] and usual[-2:] == ["tested", "tested"]
+    assert usual[:2] == ["limits", "compilation"] and usual[-2:] == ["tested", "tested"]
     assert result["compile_seconds"] == 5.0
 
 
@@ -130,7 +132,7 @@ def test_each_way_to_the_target_is_tested_by_its_own_weights_as_it_was_trained(
 
 
 def test_the_result_can_be_written_and_shown(asked: Asked, result: dict[str, Any]) -> None:
-    assert [options["matrix"] for options, _ in asked if options["task"] == "matmul"] == [result["matrix"]] == [64]
+    assert [options["matrix"] for options, _ in asked if options["task"] == "limits"] == [result["matrix"]] == [64]
     flops = {name: value for name, value in result["machine"].items() if name.endswith("flops")}
     assert flops == {"float32_flops": 1e11, "bfloat16_flops": 2e11}
     assert list(result["models"]) == ["model_1", "model_5", "model_5, dropout 0.1"]
@@ -238,10 +240,10 @@ def test_the_committed_texts_are_those_of_the_committed_numbers() -> None:
 
 
 def test_a_worker_that_fails_is_named_with_its_reason() -> None:
-    with pytest.raises(InputError, match=r"flops of _none failed: error: .*_none"):
-        compare.run_worker({"task": "flops", "model": "_none", "models": ["_none"]})
-    with pytest.raises(InputError, match=r"flops of model_5 failed: not ready after 0 s"):
-        compare.run_worker({"task": "flops", "model": "model_5", "models": ["model_5"]}, timeout=0.01)
+    with pytest.raises(InputError, match=r"limits of _none failed: error: .*_none"):
+        compare.run_worker({"task": "limits", "model": "_none", "models": ["_none"], "matrix": 8})
+    with pytest.raises(InputError, match=r"limits of model_5 failed: not ready after 0 s"):
+        compare.run_worker({"task": "limits", "model": "model_5", "models": ["model_5"], "matrix": 8}, timeout=0.01)
 
 
 def test_a_worker_takes_the_compiled_kernels_from_the_folder_that_it_is_given(tmp_path: Path) -> None:
