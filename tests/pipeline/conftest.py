@@ -24,6 +24,16 @@ NOT_COPIED = ("metrics/", "plots/", "dvc.lock", "study/dvc.lock", "study/records
 STUB = '"""A stand-in: see stub.py."""\n\nfrom stages.stub import main\n\nmain()\n'
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One test that needs a project first, then those that need none: they run while the first worker makes it."""
+
+    def needs(item: pytest.Item) -> bool:
+        return "tests/pipeline" in item.path.as_posix()
+
+    first = next((item for item in items if "reproduced" in getattr(item, "fixturenames", ())), None)
+    items.sort(key=lambda item: (item is not first, needs(item)))
+
+
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads of PyTorch and of the kernels would wait for those of other tests; results do not depend on them."""

@@ -50,7 +50,7 @@ class Residual(nn.Module):
 IMPORTS = "from torch import Tensor, nn\n\n\n"
 # Those that look at the models.
 TESTS = (
-    *(f"tests/unit/test_{name}.py" for name in ("models", "engine", "study_plan", "settings")),
+    *(f"tests/unit/test_{name}.py" for name in ("models", "engine")),
     "tests/unit/test_dependencies.py::test_a_stage_lists_every_module_it_uses_and_no_other",
     "tests/docs/test_charts.py",
 )
