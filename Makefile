@@ -16,8 +16,9 @@ repro: setup
 	@python -m tools.repro --jobs $(JOBS) --lock dvc.lock
 	@python -m tools.show --numbers metrics/comparison.csv --pictures plots/pictures
 
+# A test often waits for a process: one worker more than there are processors.
 test: setup
-	python -m pytest --numprocesses auto --dist loadgroup
+	python -m pytest --numprocesses $$(($(JOBS) + 1)) --dist loadgroup
 
 # An hour and more on two cores; stopped, it goes on where it was.
 study: .venv/ready

@@ -20,14 +20,8 @@ print(json.dumps([TASKS[options.pop("task")](**options) for options in json.load
 def measured(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     """What a worker finds by task: a share of an epoch in each way, and the accuracies of one way's weights."""
     weights = tmp_path_factory.mktemp("weights")
-    given: dict[str, object] = {
-        "model": "model_5",
-        "epochs": 1,
-        "dropout": 0.1,
-        "params": "params.yaml",
-        "raw": "data/raw",
-    }
-    given |= {"splits": "data/split", "share": 2, "matrix": 64, "models": ["model_5"], "capture": False}
+    given: dict[str, object] = {"model": "model_5", "models": ["model_5"], "epochs": 1, "dropout": 0.1, "share": 2}
+    given |= {"params": "params.yaml", "raw": "data/raw", "splits": "data/split", "matrix": 64, "capture": False}
     tasks: dict[str, dict[str, object]] = {
         "native": {"task": "own", "engine": "native"},
         "bfloat16": {"task": "own", "engine": "torch", "precision": "bfloat16"},

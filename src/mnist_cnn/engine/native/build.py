@@ -21,7 +21,10 @@ from mnist_cnn.common.errors import InputError
 _COMPILER = "ziglang"
 _SOURCE = Path(__file__).with_name("kernels.c")
 # -ffp-contract=fast: a * b + c is one instruction with one rounding, which is faster, and the same on every machine.
-_OPTIONS = ("-O3", "-mcpu=native", "-ffp-contract=fast", "-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
+_OPTIONS = ["-O3", "-mcpu=native", "-ffp-contract=fast", "-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+if sys.platform == "linux":
+    # The few functions of the C library come from the process that loads this. To link them takes longer than to compile.
+    _OPTIONS.append("-nostdlib")
 
 
 @cache
