@@ -23,7 +23,7 @@ _SOURCE = Path(__file__).with_name("kernels.c")
 # -ffp-contract=fast: a * b + c is one instruction with one rounding, which is faster, and the same on every machine.
 _OPTIONS = ["-O3", "-mcpu=native", "-ffp-contract=fast", "-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
 if sys.platform == "linux":
-    # The few functions of the C library come from the process that loads this. To link them takes longer than to compile.
+    # The process that loads this has the few functions of the C library. To link them takes as long as to compile.
     _OPTIONS.append("-nostdlib")
 
 
