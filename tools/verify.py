@@ -28,6 +28,9 @@ def main(root: Path) -> None:
     deleted = _lines("git", "ls-files", "--deleted")
     outdated = [str(page) for page in pages(root) if filled(page, root) != page.read_text(encoding="utf-8")]
     found, others = stale(status, list(locks.values())), apart(locks)
+    # DVC names stages with their file, lock files name them without.
+    of_others = [name for name in dict.fromkeys(name.rpartition(":")[2] for name in found) if name in others]
+    enforced = {name: changes for name, changes in status.items() if name.rpartition(":")[2] not in of_others}
     good = [
         _print_check(
             "dvc.lock",
@@ -35,12 +38,10 @@ def main(root: Path) -> None:
             [name for name in found if name.rpartition(":")[2] not in others],
             "dvc repro",
         ),
-        _print_check("results", "those of dvc.lock", altered(status, deleted), "dvc repro, or git restore"),
+        _print_check("results", "those of dvc.lock", altered(enforced, deleted), "dvc repro, or git restore"),
         _print_check("pages", "have the results' tables", outdated, "make readme"),
         _remote(),
     ]
-    # DVC names them with their file, and lock files without.
-    of_others = [name for name in dict.fromkeys(name.rpartition(":")[2] for name in found) if name in others]
     if of_others:
         print(f"note {', '.join(of_others)}: made by other code or settings (make study)")
     if not all(good):
