@@ -16,8 +16,8 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from tests.helpers import ROOT, idx
-from tests.pipeline.small_project import MODELS, STUBBED_MODELS, STUDY, Project, copy_repository, few_digits
+from tests.helpers import ROOT, idx, squares
+from tests.pipeline.small_project import MODELS, STUBBED_MODELS, STUDY, Project, copy_repository
 
 # What the pipelines make, and the tests.
 NOT_COPIED = ("metrics/", "plots/", "dvc.lock", "study/dvc.lock", "study/records/", "tests/")
@@ -64,9 +64,9 @@ def mirror(shared: Path) -> Path:
     def make(folder: Path) -> None:
         folder.mkdir()
         for split, count, seed in (("train", 400, 0), ("t10k", 100, 1)):
-            images, labels = few_digits(count, seed)
-            for name, content in ((f"{split}-images-idx3-ubyte", images), (f"{split}-labels-idx1-ubyte", labels)):
-                (folder / f"{name}.gz").write_bytes(gzip.compress(idx(content), mtime=0))
+            images = squares(count, seed)
+            for kind, content in (("images-idx3", images.pixels), ("labels-idx1", images.labels.byte())):
+                (folder / f"{split}-{kind}-ubyte.gz").write_bytes(gzip.compress(idx(content.numpy()), mtime=0))
 
     return once(shared / "mirror", make)
 

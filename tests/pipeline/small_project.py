@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from tests.helpers import ROOT
@@ -94,17 +93,6 @@ def copy_repository(folder: Path, wanted: Callable[[str], bool]) -> None:
 def stages_run(output: str) -> list[str]:
     """The names of the stages that DVC says it runs, in order; those taken from its cache are not among them."""
     return re.findall(r"Running stage '(.+)'", output)
-
-
-def few_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noisy images with a bright square whose place tells the class."""
-    generator = np.random.default_rng(seed)
-    labels = (np.arange(count) % 10).astype(np.uint8)
-    images = generator.integers(0, 60, (count, 28, 28), dtype=np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        row, column = 4 + 12 * (label // 5), 2 + 5 * (label % 5)
-        image[row : row + 6, column : column + 5] = 255
-    return images, labels
 
 
 def printed(page: str, section: str) -> list[str]:
