@@ -5,6 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from mnist_cnn.common import process  # noqa: E402
+
+process.quiet_while_starting()
+
 # Both ways train with it, as the recipes do.
 BATCH_SIZE = 128
 # The original programme's, where its networks have dropout.

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from mnist_cnn.common import cli
 from mnist_cnn.prepare.download import download
+from stages import run
 
 
 def main(raw: Path) -> None:
@@ -14,4 +14,4 @@ def main(raw: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

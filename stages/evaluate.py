@@ -5,18 +5,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from mnist_cnn.common import cli
 from mnist_cnn.common.errors import about
 from mnist_cnn.common.files import write_text
+from mnist_cnn.common.sealed import write_sealed
 from mnist_cnn.data.images import load_images, load_splits
 from mnist_cnn.engine.checkpoint import load_weights
-from mnist_cnn.engine.device import prepare
-from mnist_cnn.engine.execution import choose_engine
+from mnist_cnn.engine.device import enough_memory, prepare
+from mnist_cnn.engine.execution import choose_engine, computing_class
 from mnist_cnn.evaluation.evaluate import evaluate
 from mnist_cnn.evaluation.metrics import confusion_table, recall
 from mnist_cnn.evaluation.summary import receptive_field
 from mnist_cnn.models import build
 from mnist_cnn.settings.params import load
+from stages import run
 
 
 def main(
@@ -24,22 +25,23 @@ def main(
 ) -> None:
     """Measure one trained model; the only stage of the pipeline that looks at the test set."""
     settings = load(params)
-    recipe = settings.models[model]
+    recipe = settings.recipe(model)
     execution = prepare(settings.train)
     network = build(model)
     load_weights(weights, network)
     with about(model):
         choice = choose_engine(network, execution)
         print(f"[INFO] Using device: {execution.device}; engine: {choice.reason}")
-        result = evaluate(
-            network,
-            load_splits(splits, ("train", "val", "test"), recipe.deskew),
-            load_images(splits / "test.safetensors").pixels,
-            recipe,
-            settings.targets,
-            settings.evaluate,
-            choice.execution,
-        )
+        with enough_memory(settings.evaluate.batch_size):
+            result = evaluate(
+                network,
+                load_splits(splits, ("train", "val", "test"), recipe.deskew),
+                load_images(splits / "test.safetensors").pixels,
+                recipe,
+                settings.targets,
+                settings.evaluate,
+                choice.execution,
+            )
     measured = result.metrics.as_dict()
     for name, value in measured.items():
         print(f"[INFO] {model} {name}: {value}")
@@ -49,13 +51,14 @@ def main(
     by_class = pd.DataFrame({"images": result.confusion.sum(1), "recall": recall(result.confusion).numpy().round(4)})
     write_text(recalls, by_class.rename_axis("digit").to_csv(lineterminator="\n"))
     kept = {
+        "computed_by": computing_class(choice.execution),
         "metrics": measured,
         "receptive_field_px": receptive_field(network),
         "confusion": result.confusion.tolist(),
         "misclassified": [image._asdict() for image in result.misclassified],
     }
-    write_text(record, json.dumps(kept, allow_nan=False) + "\n")
+    write_sealed(record, kept)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mnist_cnn.common import cli
 from mnist_cnn.common.files import write_text
 from mnist_cnn.data.augmentation import augment
 from mnist_cnn.data.images import intensities, load_images
@@ -18,6 +17,7 @@ from mnist_cnn.report.figures.parameters import accuracy_against_parameters
 from mnist_cnn.report.figures.style import save
 from mnist_cnn.report.results import load_result
 from mnist_cnn.settings.params import Recipe, load
+from stages import run
 
 _ROWS_OF_AUGMENTED = 5
 
@@ -74,4 +74,4 @@ def augmented_rows(pixels: Tensor, recipe: Recipe, seed: int, rows: int) -> list
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

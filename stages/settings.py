@@ -1,22 +1,33 @@
-"""Refuse settings that cannot be, before any other stage works."""
+"""Refuse what cannot work, before any other stage runs."""
 
 import os
 from pathlib import Path
 
-from mnist_cnn.common import cli
-from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.errors import InputError, about
 from mnist_cnn.common.files import write_text
+from mnist_cnn.engine.feasible import check_feasible
+from mnist_cnn.settings.libraries import COMPUTING, DRAWING, check_installed, pins
 from mnist_cnn.settings.params import load
+from stages import run
 
 
-def main(params: Path, checked: Path) -> None:
-    """Check params.yaml as a whole. Every stage comes after this one, so what is refused here costs nothing."""
+def main(params: Path, requirements: Path, checked: Path, computing: Path, drawing: Path) -> None:
+    """Check params.yaml as a whole, and whether this machine can do it; note the libraries that results follow from.
+
+    Every stage comes after this one, so what is refused here costs nothing.
+    """
     try:
-        load(params)
+        settings = load(params)
+        with about(str(params)):
+            check_feasible(settings)
     except InputError as error:
         raise InputError(f"{error}{_way_back(params)}") from None
     # The same whatever the settings: that they have changed concerns the stages that read them, and no other.
     write_text(checked, "All settings are known and within their bounds.\n")
+    # These change with a version alone, not with the rest of the file.
+    for file, packages in ((computing, COMPUTING), (drawing, DRAWING)):
+        write_text(file, pins(requirements, packages))
+        check_installed(file)
 
 
 def _way_back(params: Path) -> str:
@@ -28,4 +39,4 @@ def _way_back(params: Path) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

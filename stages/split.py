@@ -1,16 +1,15 @@
 """Divide MNIST into a training, a validation and a test split."""
 
-import json
 from pathlib import Path
 
 from torchvision.datasets import MNIST
 
-from mnist_cnn.common import cli
-from mnist_cnn.common.files import write_text
 from mnist_cnn.common.mnist import CLASSES
+from mnist_cnn.common.sealed import write_sealed
 from mnist_cnn.data.images import STATISTICS, Images, save_images
 from mnist_cnn.prepare.split import split_indices, statistics
 from mnist_cnn.settings.params import load
+from stages import run
 
 
 def main(params: Path, raw: Path, splits: Path) -> None:
@@ -26,9 +25,9 @@ def main(params: Path, raw: Path, splits: Path) -> None:
         counts = " ".join(f"{count:,}" for count in images.labels.bincount(minlength=CLASSES).tolist())
         print(f"[INFO] {name}: {len(images.labels):,} images; of the digits 0 to 9: {counts}")
     recorded = statistics(divided)
-    write_text(splits / STATISTICS, json.dumps(recorded, indent=2, allow_nan=False) + "\n")
+    write_sealed(splits / STATISTICS, recorded)
     print(f"[INFO] training pixels: mean {recorded['mean']}, standard deviation {recorded['std']}")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

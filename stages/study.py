@@ -6,15 +6,15 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from mnist_cnn.common import cli
 from mnist_cnn.data.images import STATISTICS
 from mnist_cnn.engine.device import prepare
 from mnist_cnn.settings.params import load
 from mnist_cnn.study.parallel import Done
 from mnist_cnn.study.plan import plan
-from mnist_cnn.study.records import digest_of, fingerprint, load_record, remove_other_records, save_record
+from mnist_cnn.study.records import digest_of, fingerprint, fingerprint_of_record, remove_other_records, save_record
 from mnist_cnn.study.run import run_trials
 from mnist_cnn.study.settings import load_study
+from stages import run
 
 
 def main(params: Path, study: Path, splits: Path, records: Path) -> None:
@@ -32,16 +32,12 @@ def main(params: Path, study: Path, splits: Path, records: Path) -> None:
     data = digest_of([*(splits / f"{name}.safetensors" for name in ("train", "val", "test")), splits / STATISTICS])
     execution = prepare(settings.train)
     prints = {name: fingerprint(trial, data, execution) for name, trial in trials.items()}
-    todo = {
-        name: trial
-        for name, trial in trials.items()
-        if (load_record(records, name) or {}).get("fingerprint") != prints[name]
-    }
+    todo = {name: trial for name, trial in trials.items() if fingerprint_of_record(records, name) != prints[name]}
     print(f"[INFO] {len(trials)} trials, {len(trials) - len(todo)} of them done; {jobs} at a time", flush=True)
 
     failed = {}
     try:
-        with closing(run_trials(todo, splits, settings.split, settings.train, jobs)) as outcomes:
+        with closing(run_trials(todo, prints, splits, settings.split, settings.train, jobs)) as outcomes:
             for name, outcome in outcomes:
                 if fingerprint(trials[name], data, execution) != prints[name]:
                     failed[name] = "the code was changed while it ran"
@@ -67,4 +63,4 @@ def number_of_jobs(wanted: str) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

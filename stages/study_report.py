@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from mnist_cnn.common import cli
 from mnist_cnn.common.files import write_text
 from mnist_cnn.report.figures.seeds import accuracy_over_seeds
 from mnist_cnn.report.figures.style import save
@@ -11,6 +10,7 @@ from mnist_cnn.settings.params import load
 from mnist_cnn.study.plan import OWN, SHARED, plan
 from mnist_cnn.study.records import load_records
 from mnist_cnn.study.settings import load_study
+from stages import run
 
 
 def main(params: Path, study: Path, records: Path, table: Path, tables: Path, picture: Path) -> None:
@@ -45,4 +45,4 @@ def main(params: Path, study: Path, records: Path, table: Path, tables: Path, pi
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

@@ -4,3 +4,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from mnist_cnn.common import process  # noqa: E402
+
+process.quiet_while_starting()

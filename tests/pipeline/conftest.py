@@ -6,6 +6,7 @@ is reproduced once a session, by whichever worker comes first, and copied for ea
 
 import gzip
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -41,10 +42,10 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of this session have in common."""
     own = tmp_path_factory.getbasetemp()
-    return own if worker_id == "master" else own.parent
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 def once(folder: Path, make: Callable[[Path], None]) -> Path:
@@ -123,6 +124,8 @@ def reproduced_stubs(shared: Path, mirror: Path) -> Project:
         for stage in ("download", "split", "train", "evaluate", "report"):
             (folder / f"stages/{stage}.py").write_text(STUB)
         shutil.copy(Path(__file__).with_name("stub.py"), folder / "stages/stub.py")
+        # What loads PyTorch in the stage ``settings``.
+        (folder / "src/mnist_cnn/engine/feasible.py").write_text("def check_feasible(settings: object) -> None: ...\n")
         project = Project(folder, mirror)
         shrink(project, STUBBED_MODELS)
         reproduce(project)

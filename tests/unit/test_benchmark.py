@@ -13,6 +13,7 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from benchmark import BATCH_SIZE, compare, gpu, gpu_pack, profiling, worker
 from benchmark.table import headline, render
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.sealed import write_sealed
 from mnist_cnn.data.deskew import deskew
 from mnist_cnn.data.images import STATISTICS, Images, save_images
 from mnist_cnn.engine.checkpoint import save_weights
@@ -272,7 +273,7 @@ def test_weights_are_tested_in_their_order_on_images_as_they_were_trained_on(tmp
     )
     # Labelled as the first network classifies them.
     save_images(tmp_path / "test.safetensors", Images(pixels, first))
-    (tmp_path / STATISTICS).write_text(json.dumps(NORMALISATION._asdict()))
+    write_sealed(tmp_path / STATISTICS, NORMALISATION._asdict())
     given = {"params": str(ROOT / "params.yaml"), "splits": str(tmp_path), "weights": str(tmp_path / "weights")}
     found = worker.tested(model=model, classically=classically, **given)["test_accuracies"]
     assert found == [100.0, *(100 * int((other == first).sum()) / len(first) for other in others)]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mnist_cnn.common.sealed import write_sealed
 from mnist_cnn.data.deskew import deskew
 from mnist_cnn.data.images import STATISTICS, Images, Normalisation, Splits, save_images
 from mnist_cnn.engine.checkpoint import save_weights
@@ -175,7 +176,7 @@ def test_the_stage_measures_deskewed_images_where_the_recipe_says_so_and_shows_t
     images = slanted(30)
     for name in ("train", "val", "test"):
         save_images(tmp_path / f"{name}.safetensors", images)
-    (tmp_path / STATISTICS).write_text('{"mean": 0.5, "std": 0.3}')
+    write_sealed(tmp_path / STATISTICS, NORMALISATION._asdict())
     model = next(name for name, recipe in load(PARAMS).models.items() if recipe.deskew is deskewed)
     save_weights(tmp_path / "weights", build(model))
     outputs = {name: tmp_path / name for name in ("metrics", "confusion", "recalls", "record")}

@@ -11,6 +11,7 @@ import yaml
 from torch import nn
 
 from mnist_cnn.common import cli
+from mnist_cnn.common.sealed import write_sealed
 from mnist_cnn.data.images import STATISTICS, Images, save_images
 from mnist_cnn.engine import device
 from mnist_cnn.engine.checkpoint import save_weights
@@ -42,7 +43,7 @@ def splits(tmp_path: Path) -> Path:
     folder = tmp_path / "splits"
     for seed, name in enumerate(("train", "val", "test")):
         save_images(folder / f"{name}.safetensors", Images(noise(40, seed).pixels, torch.arange(40) % 9))
-    (folder / STATISTICS).write_text('{"mean": 0.13, "std": 0.31}')
+    write_sealed(folder / STATISTICS, {"mean": 0.13, "std": 0.31})
     return folder
 
 
@@ -66,7 +67,7 @@ def test_a_training_that_diverges_says_where_and_what_to_change(
     outputs = {"weights": results / "weights.safetensors", "history": results / "history.csv"}
     with pytest.raises(SystemExit, match=r"^error: model_1: epoch \d+, .*learning rate.* max_lr \(10\).*$"):
         run(train.main, "model_1", params=params, splits=splits, **outputs)
-    assert not results.exists()
+    assert not outputs["weights"].exists()
 
 
 def test_weights_that_are_not_finite_are_not_measured(run: Run, splits: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from mnist_cnn.study.records import (
     Record,
     digest_of,
     fingerprint,
-    load_record,
+    fingerprint_of_record,
     load_records,
     remove_other_records,
     save_record,
@@ -40,18 +40,26 @@ def test_records_come_back_and_those_that_are_no_longer_planned_go(tmp_path: Pat
         save_record(tmp_path, name, made.get(name, record(0)))
     assert load_records(tmp_path, TRIALS) == made
     remove_other_records(tmp_path, TRIALS)
-    assert load_record(tmp_path, "own/model_1-1") is None
+    assert fingerprint_of_record(tmp_path, "own/model_1-1") is None
     assert load_records(tmp_path, TRIALS) == made
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"parameters": 1}'])
-def test_a_record_that_is_missing_or_damaged_is_none_and_named(tmp_path: Path, content: str | None) -> None:
+@pytest.mark.parametrize("changed", [None, ("99.5", "99.6"), ("}", "")], ids=["missing", "by hand", "cut off"])
+def test_a_record_that_is_not_as_it_was_written_is_named_and_not_used(
+    tmp_path: Path, changed: tuple[str, str] | None
+) -> None:
     first, second = TRIALS
-    save_record(tmp_path, first, record(1))
-    if content is not None:
-        (tmp_path / f"{second}.json").write_text(content)
-    assert load_record(tmp_path, second) is None
-    with pytest.raises(InputError, match=f": {second}: .*'make study'"):
+    file = tmp_path / f"{second}.json"
+    for name in TRIALS:
+        save_record(tmp_path, name, record(1))
+    if changed:
+        assert changed[0] in file.read_text()
+        file.write_text(file.read_text().replace(*changed))
+    else:
+        file.unlink()
+    assert fingerprint_of_record(tmp_path, first) == "0"
+    assert fingerprint_of_record(tmp_path, second) is None
+    with pytest.raises(InputError, match=f"^{file}: .*'make study'[^\n]*$"):
         load_records(tmp_path, TRIALS)
 
 
@@ -99,7 +107,7 @@ print(*(m.__file__ for name, m in sys.modules.items() if name.partition(".")[0] 
     counted = {file for file in loaded if any(is_of(file, entry) for entry in module._CODE)}
     # Settings count by their values; what writes files, tells of errors and makes the plan changes no result.
     assert {file for file in loaded - counted if not is_of(file, "settings")} == {
-        *("common/errors.py", "common/files.py"),
+        *("common/errors.py", "common/files.py", "common/sealed.py", "common/yaml.py"),
         *("study/plan.py", "study/records.py", "study/settings.py"),
     }
     # Nothing counts in vain: all the rest is loaded, the one module when a network is built.

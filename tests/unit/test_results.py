@@ -8,17 +8,19 @@ import pandas as pd
 import pytest
 
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.sealed import write_sealed
 from mnist_cnn.data.images import save_images
 from mnist_cnn.engine.checkpoint import save_weights
 from mnist_cnn.models import build
 from mnist_cnn.report.comparison import comparison_markdown
 from mnist_cnn.report.results import load_result
 from mnist_cnn.settings.params import load
+from mnist_cnn.training.fit import Epoch
 from stages import evaluate
 from tests.helpers import ROOT, noise
 from tests.results import metrics, model_result
 
-HISTORY = "epoch,learning_rate,train_loss,train_accuracy,val_loss,val_accuracy\n1,0.1,0.5,90.0,0.2,95.0\n"
+HISTORY = b"epoch,learning_rate,train_loss,train_accuracy,val_loss,val_accuracy\n1,0.1,0.5,90.0,0.2,95.0\n"
 RECORD: dict[str, Any] = {
     "metrics": metrics().as_dict(),
     "receptive_field_px": 20,
@@ -37,9 +39,9 @@ def test_what_the_stages_write_is_what_the_report_reads(tmp_path: Path, monkeypa
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     for seed, split in enumerate(("train", "val", "test")):
         save_images(tmp_path / f"{split}.safetensors", noise(20, seed))
-    (tmp_path / "statistics.json").write_text('{"mean": 0.13, "std": 0.31}')
+    write_sealed(tmp_path / "statistics.json", {"mean": 0.13, "std": 0.31})
     save_weights(tmp_path / "weights.safetensors", build("model_1"))
-    (tmp_path / "model_1.csv").write_text(HISTORY)
+    (tmp_path / "model_1.csv").write_bytes(HISTORY)
     evaluate.main(
         params=ROOT / "params.yaml",
         model="model_1",
@@ -61,7 +63,8 @@ def test_what_the_stages_write_is_what_the_report_reads(tmp_path: Path, monkeypa
     first = model.misclassified[0]
     assert first.pixels == noise(20, 2).pixels[first.image].tolist()
     assert model.receptive_field_px is not None and model.receptive_field_px > 1
-    assert model.history.to_csv(index=False) == HISTORY
+    assert model.history.to_csv(index=False).encode() == HISTORY
+    assert tuple(model.history) == Epoch._fields
     comparison_markdown([model], load(ROOT / "params.yaml"))
 
 
@@ -73,29 +76,29 @@ def without(record: dict[str, Any], key: str) -> dict[str, Any]:
     ("record", "history"),
     [
         (None, HISTORY),
-        (json.dumps(RECORD)[:-1], HISTORY),
-        (b"\xff\xfe", HISTORY),
-        ("[]", HISTORY),
-        ("null", HISTORY),
-        *((json.dumps(without(RECORD, key)), HISTORY) for key in RECORD),
-        (json.dumps(RECORD | {"metrics": without(RECORD["metrics"], "engine")}), HISTORY),
-        (json.dumps(RECORD | {"metrics": RECORD["metrics"] | {"other": 1}}), HISTORY),
-        (json.dumps(RECORD | {"misclassified": [{"label": 1}]}), HISTORY),
-        (json.dumps(RECORD), None),
-        (json.dumps(RECORD), ""),
-        (json.dumps(RECORD), HISTORY + "2,0.1,0.5,90.0,0.2,95.0,99\n"),
-        (json.dumps(RECORD), b"epoch\n\xff\n"),
+        *((without(RECORD, key), HISTORY) for key in RECORD),
+        (RECORD | {"metrics": without(RECORD["metrics"], "engine")}, HISTORY),
+        (RECORD | {"metrics": RECORD["metrics"] | {"other": 1}}, HISTORY),
+        (RECORD | {"misclassified": [{"label": 1}]}, HISTORY),
+        (RECORD, None),
+        (RECORD, b""),
+        (RECORD, HISTORY + b"2,0.1,0.5,90.0,0.2,95.0,99\n"),
+        (RECORD, HISTORY + b"3,0.1,0.5,90.0,0.2,95.0\n"),
+        (RECORD, HISTORY.replace(b"95.0", b"nan")),
+        (RECORD, HISTORY.replace(b"95.0", b"many")),
+        (RECORD, b"epoch\n\xff\n"),
     ],
 )
-def test_a_missing_or_damaged_result_is_refused_in_a_line_that_names_the_files(
-    tmp_path: Path, record: str | bytes | None, history: str | bytes | None
+def test_a_missing_or_damaged_result_is_refused_in_a_line_that_names_the_file(
+    tmp_path: Path, record: dict[str, Any] | None, history: bytes | None
 ) -> None:
     files = tmp_path / "model_1.json", tmp_path / "model_1.csv"
-    for file, content in zip(files, (record, history), strict=True):
-        if content is not None:
-            file.write_bytes(content.encode() if isinstance(content, str) else content)
+    if record is not None:
+        write_sealed(files[0], record)
+    if history is not None:
+        files[1].write_bytes(history)
     with pytest.raises(InputError) as error:
         load_result("model_1", tmp_path, tmp_path)
     message = str(error.value)
-    assert all(word in message for word in ("model_1: ", *map(str, files), "dvc repro"))
+    assert message.startswith(f"{files[record is RECORD]}: ") and "dvc repro" in message
     assert len(message.splitlines()) == 1

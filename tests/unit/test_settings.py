@@ -298,7 +298,7 @@ def test_no_more_images_are_split_than_there_are(document: dict[str, Any]) -> No
 
 @pytest.mark.parametrize(
     ("setting", "text", "number"),
-    [("max_lr", "1e-3", "0.001"), ("max_lr", "'0.5'", "0.5"), ("epochs", "1e1", "10")],
+    [("max_lr", "'1e-3'", "0.001"), ("max_lr", "'0.5'", "0.5"), ("epochs", "'10'", "10")],
 )
 def test_a_number_that_yaml_reads_as_text_comes_with_advice_that_can_be_followed(
     document: dict[str, Any], tmp_path: Path, setting: str, text: str, number: str

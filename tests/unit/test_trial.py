@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from mnist_cnn.common.sealed import write_sealed
 from mnist_cnn.data.images import STATISTICS, Images, save_images
 from mnist_cnn.engine import device
+from mnist_cnn.engine.execution import computing_class
 from mnist_cnn.engine.predictor import Predictions, Predictor
 from mnist_cnn.models import build
 from mnist_cnn.settings.params import Train
@@ -49,6 +51,7 @@ def test_a_trial_is_trained_and_measured_as_the_stages_do_it_and_has_every_figur
         "parameters": 7918,
         "epochs": 2,
         "engine": "native",
+        "computed_by": computing_class(NATIVE),
         "train_accuracy": accuracy(network, "train"),
         "val_accuracy": accuracy(network, "val"),
         "val_accuracy_raw": val_raw[-1],
@@ -108,14 +111,15 @@ def test_images_are_deskewed_if_the_recipe_says_so(tmp_path: Path, monkeypatch: 
     # A process of its own prepares itself; this one is shared with other tests.
     monkeypatch.setattr(device, "keep_freed_memory", lambda: None)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    monkeypatch.setenv("MNIST_CNN_CACHE", str(tmp_path / "cache"))
     # Two classes that differ by their slant, and by nothing else.
     images = Images(torch.cat([bar(0.5), bar(-0.5)]).repeat(48, 1, 1), torch.arange(96) % 2)
     for name in ("train", "val", "test"):
         save_images(tmp_path / f"{name}.safetensors", images)
-    (tmp_path / STATISTICS).write_text('{"mean": 0.5, "std": 0.3}')
+    write_sealed(tmp_path / STATISTICS, NORMALISATION._asdict())
     shared = Train(seed=1, device="cpu", engine="native", precision="float32")
     for deskew, accuracy in ((False, 100), (True, 50)):
         recipe = RECIPE.model_copy(update={"epochs": 8, "tta": True, "deskew": deskew})
-        record = run_trial(TRIAL._replace(recipe=recipe), tmp_path, shared, 1, print)
+        record = run_trial(TRIAL._replace(recipe=recipe), str(deskew), tmp_path, shared, 1, print)
         assert [record[f"{split}_accuracy"] for split in ("train", "val", "test")] == [accuracy] * 3
         assert len(record["misclassified"]) == 96 * (1 - accuracy / 100)

@@ -1,18 +1,22 @@
 """How a stage or a tool is called: its ``main`` takes paths and names, and each becomes a required option."""
 
 import inspect
+import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
 
+from mnist_cnn.common import process
 from mnist_cnn.common.errors import InputError
 
 
 def run(main: Callable[..., None]) -> None:
     """Call ``main`` with the command line's options, one ``--name`` for each parameter, of its annotated type.
 
-    An ``InputError`` ends the process with its message in place of a traceback, and status 1.
+    What is wrong outside the program ends it with a line in place of a traceback, and status 1: an ``InputError``
+    with its message, an error of files with the file and the system's words.
     """
+    process.start()
     spec = sys.modules[main.__module__].__spec__
     name = (spec.name if spec else main.__module__).removesuffix(".__main__")
     parser = ArgumentParser(prog=f"python -m {name}", description=main.__doc__, allow_abbrev=False)
@@ -20,7 +24,21 @@ def run(main: Callable[..., None]) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=parameter.annotation, required=True)
     try:
         main(**vars(parser.parse_args()))
+        sys.stdout.flush()
     except InputError as error:
         sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
+    except BrokenPipeError:
+        # Whoever read the output has stopped, as 'head' does. What is left of it would fail again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        sys.exit(f"error: {_told(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _told(error: OSError) -> str:
+    """An error of the system in a line, with the files that it is about."""
+    files = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    words = error.strerror or str(error) or type(error).__name__
+    return " ".join(f"{files}: {words}".split() if files else words.split())

@@ -1,20 +1,19 @@
 """Labelled images, and the splits that the stage ``split`` has written."""
 
-import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mnist_cnn.common.errors import InputError
-from mnist_cnn.common.files import atomic_write
+from mnist_cnn.common.sealed import read_sealed
 from mnist_cnn.data.deskew import deskew
+from mnist_cnn.data.tensors import load_tensors, save_tensors
 
 STATISTICS = "statistics.json"
+_RESTORED_BY = "'dvc checkout' or 'dvc repro split'"
 
 
 class Images(NamedTuple):
@@ -80,14 +79,9 @@ def intensities(pixels: Tensor) -> Tensor:
 
 
 def save_images(path: Path, images: Images) -> None:
-    """Store a split as safetensors: pixels, the same deskewed, and labels as uint8."""
-    tensors = {
-        "pixels": images.pixels.contiguous(),
-        "deskewed": deskew(images.pixels),
-        "labels": images.labels.to(torch.uint8),
-    }
-    with atomic_write(path) as temporary:
-        save_file(tensors, temporary)
+    """Store a split: pixels, the same deskewed, and labels as uint8."""
+    labels = images.labels.to(torch.uint8)
+    save_tensors(path, {"pixels": images.pixels, "deskewed": deskew(images.pixels), "labels": labels})
 
 
 def load_images(path: Path, deskewed: bool = False) -> Images:
@@ -96,11 +90,9 @@ def load_images(path: Path, deskewed: bool = False) -> Images:
     Raises:
         InputError: the file is missing or damaged.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            return Images(file.get_tensor("deskewed" if deskewed else "pixels"), file.get_tensor("labels").long())
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); 'dvc checkout' or 'dvc repro split' restores it") from None
+    pixels = "deskewed" if deskewed else "pixels"
+    tensors = load_tensors(path, (pixels, "labels"), restored_by=_RESTORED_BY)
+    return Images(tensors[pixels], tensors["labels"].long())
 
 
 def load_splits(folder: Path, names: Collection[str], deskewed: bool) -> Splits:
@@ -111,8 +103,8 @@ def load_splits(folder: Path, names: Collection[str], deskewed: bool) -> Splits:
 
 def load_normalisation(path: Path) -> Normalisation:
     """Mean and standard deviation from the statistics that the split recorded. Raises InputError when damaged."""
+    recorded = read_sealed(path, _RESTORED_BY)
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))
         return Normalisation(float(recorded["mean"]), float(recorded["std"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); 'dvc checkout' or 'dvc repro split' restores it") from None
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: has no mean and standard deviation ({error}); {_RESTORED_BY} restores it") from None

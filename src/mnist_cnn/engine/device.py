@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -32,6 +34,20 @@ def prepare(train: Train) -> ExecutionConfig:
         # float32 means it: without this, convolutions round their inputs to ten bits.
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     return ExecutionConfig(device, train.engine, train.precision, threads)
+
+
+@contextmanager
+def enough_memory(batch_size: int) -> Iterator[None]:
+    """Turn the end of memory in the block, whichever way it is told, into an InputError that names the batch size."""
+    try:
+        yield
+    # PyTorch's allocator for the CPU raises a bare RuntimeError.
+    except (MemoryError, RuntimeError) as error:
+        words = str(error).lower()
+        told = isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in words
+        if not told and "can't allocate memory" not in words:
+            raise
+        raise InputError(f"out of memory: batch_size {batch_size:,} is too much for this machine") from None
 
 
 def keep_freed_memory() -> None:

@@ -1,5 +1,6 @@
 """Where and how networks are computed: device, engine, precision, threads."""
 
+import platform
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,19 @@ class EngineChoice(NamedTuple):
 
     execution: ExecutionConfig
     reason: str
+
+
+def computing_class(execution: ExecutionConfig) -> str:
+    """What a result's last bits follow from beside the libraries' versions: processors of a class give the same.
+
+    The engine must have been decided on.
+    """
+    device = execution.device.type
+    if device != "cpu":
+        name = torch.cuda.get_device_name(execution.device) if device == "cuda" else platform.machine()
+        return f"PyTorch in {execution.precision}, {device} {name}"
+    by_torch = f"PyTorch in {execution.precision}, {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"kernels {native.rounding()}, {by_torch}" if execution.engine == "native" else by_torch
 
 
 def choose_engine(network: nn.Module, execution: ExecutionConfig) -> EngineChoice:

@@ -1,15 +1,19 @@
 """What the stages before have left of each model."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.sealed import read_sealed
 from mnist_cnn.evaluation.evaluate import Misclassified
 from mnist_cnn.evaluation.intervals import wilson_interval
 from mnist_cnn.evaluation.metrics import Metrics
+
+# The fields of ``training.fit.Epoch``, which is not imported: nothing in the training should make the report stale.
+HISTORY = ("epoch", "learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
 class ModelResult(NamedTuple):
@@ -40,16 +44,28 @@ class ModelResult(NamedTuple):
 def load_result(name: str, evaluations: Path, histories: Path) -> ModelResult:
     """What the stages before have left of a model. Raises InputError when it is missing or damaged."""
     record, history = evaluations / f"{name}.json", histories / f"{name}.csv"
+    kept = read_sealed(record, "'dvc repro'")
     try:
-        kept = json.loads(record.read_text(encoding="utf-8"))
         return ModelResult(
             name,
             Metrics(**kept["metrics"]),
             kept["receptive_field_px"],
             kept["confusion"],
             [Misclassified(**image) for image in kept["misclassified"]],
-            pd.read_csv(history),
+            _load_history(history),
         )
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (TypeError, KeyError) as error:
         fault = " ".join(str(error).split())
-        raise InputError(f"{name}: {record} or {history} cannot be read ({fault}); 'dvc repro' restores both") from None
+        raise InputError(f"{record}: is of another version ({fault}); 'dvc repro' restores it") from None
+
+
+def _load_history(path: Path) -> pd.DataFrame:
+    """A row an epoch, with the columns ``HISTORY``. Raises InputError when it is missing or damaged."""
+    try:
+        history = pd.read_csv(path)[list(HISTORY)].astype(float).astype({"epoch": int})
+        if history["epoch"].tolist() != list(range(1, len(history) + 1)) or not np.isfinite(history).all(axis=None):
+            raise ValueError("not a row an epoch with finite numbers")
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
+        fault = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read ({fault}); 'dvc repro' restores it") from None
+    return history

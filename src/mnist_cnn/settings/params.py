@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.mnist import IMAGE_SIDE, TRAIN_IMAGES
 from mnist_cnn.models import MODELS
 from mnist_cnn.settings.validation import Section, load_section, validate
@@ -79,7 +80,7 @@ class Recipe(Section):
 class Evaluate(Section):
     """How a trained model is measured."""
 
-    batch_size: Count
+    batch_size: Annotated[int, Field(ge=1, le=TRAIN_IMAGES)]
     calibration_bins: Annotated[int, Field(ge=1, le=1000)]
 
 
@@ -128,6 +129,12 @@ class Params(Section):
         if self.model not in self.models:
             raise ValueError(f"model: {self.model!r} is not allowed; allowed: {', '.join(self.models)}")
         return self
+
+    def recipe(self, model: str) -> Recipe:
+        """A model's recipe. Raises InputError where it has none."""
+        if model not in self.models:
+            raise InputError(f"no recipe for {model!r}; models has {', '.join(self.models)}")
+        return self.models[model]
 
 
 def load(path: Path) -> Params:

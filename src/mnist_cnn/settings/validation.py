@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.yaml import read_yaml
 
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
@@ -39,12 +39,7 @@ def load_section(kind: type[_Kind], path: Path) -> _Kind:
         InputError: the file cannot be read, or holds an unknown key, a wrong type or a value out of range;
             one line a fault.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: should hold a mapping of sections, not {content!r}")
     return validate(kind, content, path)

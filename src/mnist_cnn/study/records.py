@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mnist_cnn.common.errors import InputError
-from mnist_cnn.common.files import write_text
+from mnist_cnn.common.files import digest
+from mnist_cnn.common.sealed import read_sealed, write_sealed
 from mnist_cnn.engine.execution import ExecutionConfig
 from mnist_cnn.study.plan import Trial
 
@@ -36,28 +37,35 @@ _SOURCES = (".py", ".c")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def load_record(folder: Path, name: str) -> Record | None:
-    """The record of a trial; None where there is none, or not a whole one."""
-    try:
-        record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and "fingerprint" in record else None
+def load_record(folder: Path, name: str) -> Record:
+    """The record of a trial. Raises InputError where there is none, or it is not as it was written."""
+    return read_sealed(folder / f"{name}.json", restored_by="'make study'")
 
 
 def load_records(folder: Path, trials: Mapping[str, Trial]) -> dict[str, Record]:
-    """The records of all trials by name. Raises InputError where one is missing."""
-    records = {name: load_record(folder, name) for name in trials}
-    missing = [name for name, record in records.items() if record is None]
-    if missing:
-        raise InputError(f"{folder}: {', '.join(missing)}: no record; 'make study' makes it")
-    return {name: record for name, record in records.items() if record is not None}
+    """The records of all trials by name. Raises InputError where one is missing or damaged, a line each."""
+    records, faults = {}, []
+    for name in trials:
+        try:
+            records[name] = load_record(folder, name)
+        except InputError as error:
+            faults.append(str(error))
+    if faults:
+        raise InputError("\n".join(faults))
+    return records
+
+
+def fingerprint_of_record(folder: Path, name: str) -> str | None:
+    """What a trial's record was measured on; None where there is no record that could be used."""
+    try:
+        return str(load_record(folder, name).get("fingerprint"))
+    except InputError:
+        return None
 
 
 def save_record(folder: Path, name: str, record: Record) -> None:
-    """Write the record of a trial, a line an entry."""
-    lines = (f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in record.items())
-    write_text(folder / f"{name}.json", "{\n" + ",\n".join(lines) + "\n}\n")
+    """Write the record of a trial."""
+    write_sealed(folder / f"{name}.json", record)
 
 
 def remove_other_records(folder: Path, trials: Mapping[str, Trial]) -> None:
@@ -68,9 +76,13 @@ def remove_other_records(folder: Path, trials: Mapping[str, Trial]) -> None:
 
 
 def digest_of(files: list[Path]) -> str:
-    """A name for the contents of files: 64 hexadecimal digits."""
-    digests = (hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+    """A name for the contents of files: 64 hexadecimal digits. Raises InputError where one is missing."""
+    try:
+        return hashlib.sha256(" ".join(map(digest, files)).encode()).hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"{error.filename}: cannot be read ({error.strerror}); 'dvc repro split' restores it"
+        ) from None
 
 
 def fingerprint(trial: Trial, data: str, execution: ExecutionConfig) -> str:

@@ -29,16 +29,17 @@ _BAR = "{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}"
 
 
 def run_trials(
-    trials: Mapping[str, Trial], splits: Path, split: Split, shared: Train, jobs: int
+    trials: Mapping[str, Trial], prints: Mapping[str, str], splits: Path, split: Split, shared: Train, jobs: int
 ) -> Generator[tuple[str, Done | Failed], None, None]:
     """The trials' results as they come, with a bar on a terminal and a line each, and a forecast of the time left.
 
     Args:
+        prints: the trials' fingerprints; a trial that was interrupted goes on from its last epoch by this.
         splits: the folder that the stage ``split`` wrote.
         jobs: how many trials run at a time.
     """
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    tasks = [(trial, splits, shared, threads) for trial in trials.values()]
+    tasks = [(trial, prints[name], splits, shared, threads) for name, trial in trials.items()]
     names = list(trials)
     # In multiplications: an epoch of one model takes as long as four of another.
     an_epoch = {name: _epoch_cost(trial, split) for name, trial in trials.items()}
@@ -67,7 +68,9 @@ def run_trials(
             sys.stdout.flush()
 
 
-def run_trial(trial: Trial, splits: Path, shared: Train, threads: int, say: Callable[[int], object]) -> Record:
+def run_trial(
+    trial: Trial, print_of_trial: str, splits: Path, shared: Train, threads: int, say: Callable[[int], object]
+) -> Record:
     """One trial, in a process of its own."""
     execution = prepare(shared)._replace(threads=threads)
     data = load_splits(splits, splits_of(trial), trial.recipe.deskew)
@@ -75,7 +78,7 @@ def run_trial(trial: Trial, splits: Path, shared: Train, threads: int, say: Call
     # not needed then, and one that is killed would leave it behind.
     tqdm.set_lock(threading.RLock())
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
-        return measure(trial, data, execution, say)
+        return measure(trial, data, execution, say, print_of_trial)
 
 
 def _epoch_cost(trial: Trial, split: Split) -> int:

@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from mnist_cnn.data.images import Splits
-from mnist_cnn.engine.execution import ExecutionConfig, choose_engine
+from mnist_cnn.engine.execution import ExecutionConfig, choose_engine, computing_class
 from mnist_cnn.engine.predictor import Predictor
 from mnist_cnn.evaluation.summary import parameter_count
 from mnist_cnn.models import build
 from mnist_cnn.study.plan import Trial
 from mnist_cnn.study.records import Record
 from mnist_cnn.training.fit import Epoch, fit
+from mnist_cnn.training.progress import progress_of
 
 
 def splits_of(trial: Trial) -> Collection[str]:
@@ -21,18 +22,26 @@ def splits_of(trial: Trial) -> Collection[str]:
     return ("train", "val", "test") if trial.tested else ("train", "val")
 
 
-def measure(trial: Trial, splits: Splits, execution: ExecutionConfig, say: Callable[[int], object]) -> Record:
+def measure(
+    trial: Trial,
+    splits: Splits,
+    execution: ExecutionConfig,
+    say: Callable[[int], object],
+    fingerprint: str | None = None,
+) -> Record:
     """Train and measure, as the stages ``train`` and ``evaluate`` do: the same seed gives the same weights.
 
     Args:
         splits: those of ``splits_of``, deskewed where the trial's recipe says so.
         say: called after each epoch with its number.
+        fingerprint: a name for what the trial follows from, by which it goes on where an earlier process was ended.
 
     Returns what JSON can hold; accuracies are in percent, rounded to 4 decimals:
-        ``parameters``, ``epochs`` and the ``engine`` that computed; ``train_accuracy``, ``val_accuracy`` and
-        ``test_accuracy`` of the final weights (their EMA, where the recipe has one); ``val_accuracy_raw`` of the last
-        step's; ``test_images``, their number; ``test_by_epoch``, a list for the ``raw`` and one for the ``final``
-        weights of each epoch; ``misclassified``, the numbers of the test images that the final weights misclassify.
+        ``parameters``, ``epochs``, the ``engine`` that computed, and by what (``computed_by``); ``train_accuracy``,
+        ``val_accuracy`` and ``test_accuracy`` of the final weights (their EMA, where the recipe has one);
+        ``val_accuracy_raw`` of the last step's; ``test_images``, their number; ``test_by_epoch``, a list for the
+        ``raw`` and one for the ``final`` weights of each epoch; ``misclassified``, the numbers of the test images that
+        the final weights misclassify.
     """
     recipe = trial.recipe
     torch.manual_seed(trial.seed)
@@ -45,31 +54,31 @@ def measure(trial: Trial, splits: Splits, execution: ExecutionConfig, say: Calla
     def accuracy(network: nn.Module, split: str) -> float:
         return round(predictor(network)(splits.images[split]).accuracy, 4)
 
-    raw: list[float] = []
-    final: list[float] = []
-    val_raw: list[float] = []
+    progress = progress_of(fingerprint, execution)
 
     def on_epoch(epoch: Epoch, result: nn.Module) -> None:
-        if trial.tested:
-            raw.append(accuracy(network, "test"))
-            final.append(accuracy(result, "test"))
-        if epoch.epoch == recipe.epochs:
-            val_raw.append(accuracy(network, "val"))
+        tested = [accuracy(network, "test"), accuracy(result, "test")] if trial.tested else []
+        last = epoch.epoch == recipe.epochs
+        progress.notes.append({"tested": tested, "val_raw": accuracy(network, "val") if last else None})
         say(epoch.epoch)
 
-    fit(network, splits, recipe, seed=trial.seed, execution=execution, on_epoch=on_epoch)
+    fit(network, splits, recipe, seed=trial.seed, execution=execution, on_epoch=on_epoch, progress=progress)
+    notes = progress.notes
     result: Record = {
         "parameters": parameter_count(network),
         "epochs": recipe.epochs,
         "train_accuracy": accuracy(network, "train"),
         "val_accuracy": accuracy(network, "val"),
-        "val_accuracy_raw": val_raw[0],
+        "val_accuracy_raw": notes[-1]["val_raw"],
         "engine": execution.engine,
+        "computed_by": computing_class(execution),
     }
     if trial.tested:
         tested = predictor(network)(splits.test)
+        raw, final = (list(column) for column in zip(*(note["tested"] for note in notes), strict=True))
         result["test_accuracy"] = final[-1]
         result["test_images"] = len(tested.labels)
         result["test_by_epoch"] = {"raw": raw, "final": final}
         result["misclassified"] = (~tested.correct).nonzero().flatten().tolist()
+    progress.remove()
     return result

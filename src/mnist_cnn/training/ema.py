@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class WeightEMA:
@@ -14,6 +14,8 @@ class WeightEMA:
 
     PyTorch's own ``AveragedModel`` looks up all tensors at each update, which takes ten times as long, and asks the
     device for a number each time, which makes it wait.
+
+    ``steps`` counts the updates, and ``tensors`` are all that they change.
 
     Args:
         followed: already where it is trained, and in its memory format: its tensors are read at each update.
@@ -27,16 +29,21 @@ class WeightEMA:
     def __init__(self, followed: nn.Module, decay: float) -> None:
         self.network = copy.deepcopy(followed)
         self._decay = decay
-        self._steps = 0
+        self.steps = 0
         # Not by the state's names, under which a weight that layers share appears several times.
         mine, theirs = ([*net.parameters(), *net.buffers()] for net in (self.network.requires_grad_(False), followed))
         self._averages, self._values = ([x.detach() for x in side if x.is_floating_point()] for side in (mine, theirs))
         self._counts, self._counters = ([x for x in side if not x.is_floating_point()] for side in (mine, theirs))
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Averages and counts, in an order that is always the same."""
+        return [*self._averages, *self._counts]
+
     def update(self) -> None:
         """Take in the weights of one more step."""
-        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
+        decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(self._averages, self._values, 1 - decay)
         if self._counts:
             torch._foreach_copy_(self._counts, self._counters)
-        self._steps += 1
+        self.steps += 1

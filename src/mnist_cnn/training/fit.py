@@ -19,6 +19,7 @@ from mnist_cnn.engine.passes import check_engine, has_only_torch_layers, trainin
 from mnist_cnn.engine.predictor import Predictor
 from mnist_cnn.settings.params import Recipe
 from mnist_cnn.training.ema import WeightEMA
+from mnist_cnn.training.progress import Progress, State
 from mnist_cnn.training.schedule import learning_rate
 from mnist_cnn.training.step import sum_dtype, train_step
 
@@ -56,6 +57,7 @@ def fit(
     seed: int,
     execution: ExecutionConfig,
     on_epoch: OnEpoch = lambda epoch, network: None,
+    progress: Progress | None = None,
 ) -> list[Epoch]:
     """Train ``network`` in place; returns what is known of each epoch.
 
@@ -70,6 +72,8 @@ def fit(
         network: on the CPU or on the device; left on the device, in training mode, with the final weights.
         splits: ``train`` and ``val``, on the CPU, deskewed where the recipe says so; ``val`` is never trained on.
         execution: an engine "auto" is decided here.
+        progress: where each epoch's state is kept. A run that finds a state there goes on from it, to the same end, bit
+            for bit; ``on_epoch`` is called for the epochs that are left.
 
     Raises:
         InputError: a loss, a weight or a statistic is no longer finite, with epoch, step and learning rate, at
@@ -83,8 +87,13 @@ def fit(
     run = _Run(network, train, splits.normalisation, recipe, execution)
     batch_size = recipe.batch_size if execution.device.type == "cpu" else max(recipe.batch_size, _ON_DEVICE)
     predictor = Predictor(run.result, splits.normalisation, execution, tta=recipe.tta, batch_size=batch_size)
-    history = []
-    for number in range(recipe.epochs):
+    progress = progress or Progress()
+    history: list[Epoch] = []
+    if state := progress.load():
+        history = [Epoch(*epoch) for epoch in state.values["epochs"]]
+        run.restore(state)
+        _restore_random(state, generator, execution.device)
+    for number in range(len(history), recipe.epochs):
         train_loss, train_accuracy = run.epoch(number, generator)
         with run.explained(number, run.steps - 1):
             validated = predictor(val)
@@ -92,9 +101,27 @@ def fit(
         epoch = Epoch(number + 1, rate, train_loss, train_accuracy, validated.loss, validated.accuracy)
         history.append(epoch)
         on_epoch(epoch, run.result)
+        tensors = run.tensors() | _random(generator, execution.device)
+        progress.save(State(tensors, {"epochs": history, "averaged": run.averaged}))
     if run.result is not network:
         network.load_state_dict(run.result.state_dict())
     return history
+
+
+def _random(generator: Generator, device: torch.device) -> dict[str, Tensor]:
+    """The state of all generators that a run draws from, by name."""
+    states = {"random.run": generator.get_state(), "random.cpu": torch.get_rng_state()}
+    if device.type != "cpu":
+        states["random.device"] = torch.get_device_module(device).get_rng_state()
+    return states
+
+
+def _restore_random(state: State, generator: Generator, device: torch.device) -> None:
+    """Put all generators back into the states that ``_random`` found."""
+    generator.set_state(state.tensors["random.run"])
+    torch.set_rng_state(state.tensors["random.cpu"])
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(state.tensors["random.device"])
 
 
 class _Run:
@@ -129,12 +156,18 @@ class _Run:
         self.steps = math.ceil(len(train.labels) / recipe.batch_size)  # an epoch
         named = [*network.named_parameters(), *network.named_buffers()]
         self._watched = {name: tensor for name, tensor in named if tensor.is_floating_point()}
+        self._weights = list(network.parameters())
         self._changing = [tensor.detach() for _, tensor in named]
         # A captured graph reads the rate from a tensor at each replay; a number would stay as it was at the capture. So
         # would whatever a network's own code decides in Python: only networks without such code are captured.
         captures = self._device.type == "cuda" and has_only_torch_layers(network)
         self._rate = torch.zeros((), device=self._device) if captures else None
         self._replay: Callable[..., Tensor] | None = None
+
+    @property
+    def averaged(self) -> int:
+        """How many steps are in the EMA."""
+        return self._ema.steps if self._ema else 0
 
     def rate(self, epoch: int, step: int) -> float:
         """The learning rate of an epoch's step, both counted from 0."""
@@ -186,6 +219,23 @@ class _Run:
         if not drawn:
             return [(indices,) for indices in chunks]
         return list(zip(chunks, torch.cat(drawn, dim=1).to(self._device).split(size, dim=1), strict=True))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that training changes, by name."""
+        sides = {"network": self._changing, "ema": self._ema.tensors if self._ema else []}
+        named = {f"{side}.{place}": tensor for side, tensors in sides.items() for place, tensor in enumerate(tensors)}
+        momenta = (self._optimizer.state[weight].get("momentum_buffer") for weight in self._weights)
+        return named | {f"momentum.{place}": value for place, value in enumerate(momenta) if value is not None}
+
+    def restore(self, state: State) -> None:
+        """Put all that training changes back into a state: ``tensors`` and ``averaged`` as they were then."""
+        for place, weight in enumerate(self._weights):
+            if f"momentum.{place}" in state.tensors:
+                self._optimizer.state[weight]["momentum_buffer"] = torch.empty_like(weight, requires_grad=False)
+        for name, tensor in self.tensors().items():
+            tensor.copy_(state.tensors[name])
+        if self._ema:
+            self._ema.steps = state.values["averaged"]
 
     def _step(self, rate: float, batch: tuple[Tensor, ...]) -> Tensor:
         """What ``train_step`` returns for a batch; on a CUDA device whole batches are replayed from one capture."""

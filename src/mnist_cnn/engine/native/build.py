@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.files import cache_folder
 
 _COMPILER = "ziglang"
 _SOURCE = Path(__file__).with_name("kernels.c")
@@ -42,6 +43,14 @@ def load() -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
+def rounding() -> str:
+    """Whether the kernels here have a fused multiply-add, which rounds once: it decides the last bits.
+
+    Raises as ``load``.
+    """
+    return "with FMA" if load().fuses_multiply_add() else "without FMA"
+
+
 def missing_compiler() -> str | None:
     """Why the kernels cannot be compiled here, or None."""
     try:
@@ -57,8 +66,7 @@ def missing_compiler() -> str | None:
 def _library_path() -> Path:
     depends_on = (_SOURCE.read_text(encoding="utf-8"), " ".join(_OPTIONS), version(_COMPILER), _processor())
     name = hashlib.sha256("\0".join(depends_on).encode()).hexdigest()[:16]
-    folder = os.environ.get("MNIST_CNN_CACHE") or Path(sys.prefix) / "cache" / "mnist_cnn"
-    return Path(folder) / f"kernels-{name}.so"
+    return cache_folder() / f"kernels-{name}.so"
 
 
 def _processor() -> str:

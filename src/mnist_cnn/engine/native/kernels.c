@@ -600,6 +600,15 @@ static void winograd_weight_gradient(const Block *block, int lane_blocks, vec *s
     }
 }
 
+/* Whether a * b + c is one instruction, with one rounding. Nothing else about the processor changes a bit. */
+int32_t fuses_multiply_add(void) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 /* The number of vectors in a thread's scratch memory: enough for a ring of rows in either pass, and for the gradient
  * of the weights by a single thread. */
 size_t scratch_size(const Block *blocks, int count) {

@@ -1,0 +1,104 @@
+"""What a stage of ``dvc.yaml`` follows from, read when it starts and again when it ends.
+
+DVC hashes a stage's dependencies when the stage has ended. What is edited in between would be recorded as what ran,
+and the run cache would give it back for ever.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pathspec import GitIgnoreSpec
+
+from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.files import digest
+from mnist_cnn.common.yaml import read_yaml
+
+
+class StageInputs:
+    """The dependencies and settings that ``dvc.yaml`` names for a stage, as they were when this was made.
+
+    Args:
+        stage: as DVC names it to the stage's command, in the environment's ``DVC_STAGE``: ``train@model_1``, with a
+            file and a colon in front where that is not the ``dvc.yaml`` of the working folder.
+    """
+
+    def __init__(self, stage: str) -> None:
+        file, _, self.name = stage.rpartition(":")
+        name, _, key = self.name.partition("@")
+        entry = read_yaml(Path(file or "dvc.yaml"))["stages"][name]
+        declared = entry.get("do", entry)
+        self._paths = [Path(_filled(path, key)) for path in declared.get("deps", [])]
+        self._keys = [(Path(file), _filled(name, key)) for file, name in _params(declared.get("params", []))]
+        self._before = self._read()
+
+    @property
+    def fingerprint(self) -> str:
+        """A name for all of it: 64 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self._before, default=str).encode()).hexdigest()
+
+    def check_unchanged(self) -> None:
+        """Raises InputError where something is no longer as it was, with the names of files and settings."""
+        after = self._read()
+        names = [*self._before, *(name for name in after if name not in self._before)]
+        missing = object()
+        changed = [name for name in names if self._before.get(name, missing) != after.get(name, missing)]
+        if changed:
+            raise InputError(
+                f"{self.name}: {', '.join(changed)} changed while it ran, so that nobody could say what its result is "
+                "of: run it again"
+            )
+
+    def _read(self) -> dict[str, Any]:
+        """Digests of files by their path, settings by their full name."""
+        ignored = _ignored()
+        files = (file for path in self._paths for file in _files(path, ignored))
+        contents = {file: read_yaml(file) for file, _ in self._keys}
+        settings = {f"{file}: {key}": _value(contents[file], key) for file, key in self._keys}
+        leaves = (leaf for name, value in settings.items() for leaf in _leaves(value, name))
+        return {file.as_posix(): digest(file) if file.exists() else None for file in files} | dict(leaves)
+
+
+def _filled(text: str, key: str) -> str:
+    """A text of a ``foreach`` stage for one of its keys."""
+    return text.replace("${key}", key)
+
+
+def _params(declared: list[str | dict[str, list[str]]]) -> Iterator[tuple[str, str]]:
+    """Files and the settings in them that a stage names."""
+    for item in declared:
+        if isinstance(item, str):
+            yield "params.yaml", item
+        else:
+            yield from ((file, name) for file, names in item.items() for name in names)
+
+
+def _value(content: Any, key: str) -> Any:  # noqa: ANN401
+    """The value at a dotted key, None where there is none."""
+    for part in key.split("."):
+        content = content.get(part) if isinstance(content, dict) else None
+    return content
+
+
+def _leaves(content: Any, name: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    """The single settings in a section, each with its full name."""
+    if not isinstance(content, dict):
+        yield name, content
+        return
+    for key, value in content.items():
+        yield from _leaves(value, f"{name}.{key}")
+
+
+def _ignored() -> GitIgnoreSpec:
+    """What DVC does not count into a folder."""
+    file = Path(".dvcignore")
+    return GitIgnoreSpec.from_lines(file.read_text(encoding="utf-8").splitlines() if file.exists() else [])
+
+
+def _files(path: Path, ignored: GitIgnoreSpec) -> list[Path]:
+    """A file, or those in a folder that DVC counts; all in order."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.is_file() and not ignored.match_file(file.as_posix()))

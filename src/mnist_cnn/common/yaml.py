@@ -1,0 +1,34 @@
+"""YAML as DVC reads it.
+
+YAML 1.1, which PyYAML reads, takes ``010`` for eight, ``1:30`` for ninety and ``no`` for false; in YAML 1.2 they are
+ten and two texts. What DVC records must be what a stage computes with, so there is one reader: DVC's own, ruamel.yaml.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from mnist_cnn.common.errors import InputError
+
+
+def read_yaml(path: Path) -> Any:  # noqa: ANN401
+    """What a YAML file holds. Raises InputError where it cannot be read, is not valid YAML, or has a key twice."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, where: str | Path) -> Any:  # noqa: ANN401
+    """What a YAML text holds; ``where`` it comes from is for messages. Raises as ``read_yaml`` does."""
+    try:
+        return YAML(typ="safe").load(text)
+    # An impossible date is a ValueError, a tag of an unknown kind or a list as a key others.
+    except (YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        problem = getattr(error, "problem", None) or error
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise InputError(f"{where}: {line}not valid YAML: {' '.join(str(problem).split())}") from None

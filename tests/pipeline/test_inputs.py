@@ -1,0 +1,164 @@
+"""What is recorded is what ran: a stage whose inputs change while it runs fails, by the real dvc."""
+
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.helpers import ROOT
+from tests.pipeline.small_project import Project
+
+PIPELINE = """
+stages:
+  slow:
+    foreach: ${models}
+    do:
+      cmd: python -m stages.slow --model ${key} --out out/${key}.txt
+      params: [shared, "models.${key}"]
+      deps: [data/images, data/one.txt, stages/__init__.py, stages/slow.py, "src/models/${key}.py"]
+      outs: ["out/${key}.txt"]
+"""
+PARAMS = "shared: {seed: 1, rate: 0.1}\nmodels:\n  a: {epochs: 1, rate: 0.1}\n  b: {epochs: 1, rate: 0.1}\nother: 1\n"
+# Waits as long as another process wants it to, once while it is imported.
+STAGE = """
+import time
+from pathlib import Path
+
+from stages import run
+
+
+def wait(name):
+    Path(f"{name}.reached").touch()
+    while not Path(f"{name}.passed").exists():
+        time.sleep(0.01)
+
+
+wait("import")
+
+
+def main(model: str, out: Path) -> None:
+    wait("main")
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(model)
+
+
+if __name__ == "__main__":
+    run(main)
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Project:
+    """A pipeline of one slow stage for two models, with this repository's ``stages`` package."""
+    folder = tmp_path / "small"
+    shutil.copytree(ROOT / "src/mnist_cnn/common", folder / "src/mnist_cnn/common")
+    shutil.copy(ROOT / "src/mnist_cnn/__init__.py", folder / "src/mnist_cnn")
+    for name, content in {
+        "stages/__init__.py": (ROOT / "stages/__init__.py").read_text(),
+        "stages/slow.py": STAGE,
+        "src/models/a.py": "A = 1\n",
+        "src/models/b.py": "B = 1\n",
+        "data/one.txt": "1",
+        "data/images/a.txt": "1",
+        "data/images/b.txt": "1",
+        "dvc.yaml": PIPELINE,
+        "params.yaml": PARAMS,
+        ".dvcignore": (ROOT / ".dvcignore").read_text(),
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    project = Project(folder, folder)
+    project.dvc("init", "--no-scm", "--quiet")
+    return project
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def reproduced(small: Project, *edits: tuple[str, Callable[[], object]]) -> tuple[int, list[str]]:
+    """Reproduce ``slow@a`` with edits at the moments they name; the status and the lines that name a fault."""
+    process = small.start(sys.executable, "-m", "dvc", "repro", "slow@a")
+    for moment in ("import", "main"):
+        wait_for((small.folder / f"{moment}.reached").exists)
+        for when, edit in edits:
+            if when == moment:
+                edit()
+        (small.folder / f"{moment}.passed").touch()
+    _, errors = process.communicate(timeout=60)
+    for flag in small.folder.glob("*.reached"):
+        flag.unlink()
+    for flag in small.folder.glob("*.passed"):
+        flag.unlink()
+    return process.returncode, [line for line in errors.splitlines() if line.startswith("error: ")]
+
+
+def test_a_stage_whose_inputs_change_while_it_runs_fails_and_nothing_is_recorded(small: Project) -> None:
+    def write(path: str, text: str) -> Callable[[], object]:
+        return lambda: (small.folder / path).write_text(text)
+
+    def put(*changes: tuple[str, str]) -> Callable[[], object]:
+        def change() -> None:
+            text = small.read("params.yaml")
+            for old, new in changes:
+                assert old in text
+                text = text.replace(old, new)
+            write("params.yaml", text)()
+
+        return change
+
+    status, faults = reproduced(
+        small,
+        ("import", write("src/models/a.py", "A = 2\n")),
+        ("import", write("data/images/c.txt", "1")),
+        ("main", write("data/one.txt", "2")),
+        ("main", (small.folder / "data/images/b.txt").unlink),
+        ("main", put(("seed: 1", "seed: 2"), ("a: {epochs: 1", "a: {epochs: 010"))),
+    )
+    assert status != 0 and not (small.folder / "dvc.lock").exists()
+    [fault] = faults
+    named = ("src/models/a.py", "data/images/c.txt", "data/one.txt", "data/images/b.txt", "shared.seed", "a.epochs")
+    assert fault.startswith("error: slow@a: ") and all(name in fault for name in named)
+    assert "rate" not in fault and "images/a.txt" not in fault
+
+    # What it does not follow from may change, and what editors leave for a moment.
+    status, faults = reproduced(
+        small,
+        ("import", put(("other: 1", "other: 2"), ("b: {epochs: 1", "b: {epochs: 2"))),
+        ("import", write("src/models/b.py", "B = 2\n")),
+        ("main", write("data/images/.one.txt.swp", "1")),
+        ("main", write("data/images/one.txt~", "1")),
+        ("main", (small.folder / "data/one.txt").touch),
+    )
+    assert (status, faults) == (0, [])
+    # What DVC counts, the stage counts: the same files are left out.
+    assert "slow@a:" in small.read("dvc.lock") and small.repro("slow@a") == []
+
+
+@pytest.mark.parametrize("moment", ["import", "main"])
+def test_a_stage_ends_with_the_dvc_that_started_it(small: Project, moment: str) -> None:
+    process = small.start(sys.executable, "-m", "dvc", "repro", "slow@a")
+    wait_for((small.folder / "import.reached").exists)
+    if moment == "main":
+        (small.folder / "import.passed").touch()
+        wait_for((small.folder / "main.reached").exists)
+    [stage] = [
+        child for child in psutil.Process(process.pid).children(recursive=True) if "stages.slow" in child.cmdline()
+    ]
+    if moment == "main":
+        process.kill()
+    else:
+        # Ctrl-C while the stage imports comes to both.
+        for target in (process.pid, stage.pid):
+            psutil.Process(target).send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    wait_for(lambda: not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE)
+    assert "Traceback" not in errors
