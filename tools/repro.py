@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,14 +10,17 @@ from pathlib import Path
 
 from mnist_cnn.common import cli
 from mnist_cnn.common.files import write_text
+from tools.pipeline import blocks
 from tools.processes import interrupt, started
+from tools.prune import prune
 
 
 def main(jobs: int, lock: Path) -> None:
     """Reproduce what all models share, then train and measure up to ``jobs`` models at a time, then do the rest.
 
-    DVC decides what needs to run, and its lock file ends as after ``dvc repro``. A model that fails is named and
-    leaves the others alone. Ctrl-C, or SIGTERM, ends all of it; ``dvc repro`` goes on from there.
+    What stages have left that are gone is removed first. DVC decides what needs to run, and its lock file ends as after
+    ``dvc repro``. A model that fails is named and leaves the others alone. Ctrl-C, or SIGTERM, ends all of it; ``dvc
+    repro`` goes on from there.
     """
     if jobs < 1:
         sys.exit(f"error: jobs: {jobs} is not allowed: at least 1")
@@ -29,6 +31,7 @@ def main(jobs: int, lock: Path) -> None:
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
+        prune(Path())
         if jobs > 1:
             _dvc("repro", "split")
             names = _output("stage", "list", "--name-only").split()
@@ -52,8 +55,7 @@ def in_order(lock: str, names: list[str]) -> str:
 
     DVC adds each stage behind those that ended before it; the stages' text is not touched.
     """
-    head, *blocks = re.split(r"^(?=  \S)", lock, flags=re.MULTILINE)
-    by_name = {block.split(":")[0].strip(): block for block in blocks}
+    head, by_name = blocks(lock)
     order = [name for name in names if name in by_name]
     return head + "".join(by_name.pop(name) for name in order) + "".join(by_name.values())
 

@@ -1,51 +1,72 @@
 """Whether what is in Git fits together: code and settings, dvc.lock, results, pages, remote."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mnist_cnn.common import cli
+from mnist_cnn.common.errors import InputError
+from tools.objects import damaged_objects, md5
 from tools.pages import filled, pages
+from tools.pipeline import Pipelines, leftovers, locked, pipelines, without_stage
 
 
-def main(root: Path) -> None:
-    """Say, in a line each, whether dvc.lock, the results, the pages' tables and the remote are as they should be.
+def main(root: Path, cache: str) -> None:
+    """Say, in a line each, whether lock files, results, pages' tables, cache and remote are as they should be.
 
     A study of other code or settings is named as well, but is no fault: it takes an hour and more, and looks at the
     test set, which not every change of a recipe should.
 
     Changes nothing. Ends with status 1 where one is not. Data that is not here is not missed: a fresh clone can be
-    verified, too.
+    verified, too. Of the cache, ``named`` looks at what lock files name, and ``all`` at all that is there.
     """
-    locks = {
-        name: yaml.safe_load(Path(name).read_text(encoding="utf-8")) for name in _lines("git", "ls-files", "*dvc.lock")
-    }
+    if cache not in ("named", "all"):
+        raise InputError(f"cache: {cache!r} is not allowed; allowed: named, all")
+    found = pipelines(root)
+    locks = {str(lock): {"stages": locked(root, lock)} for lock in found.stages if (root / lock).exists()}
     status = json.loads(_output("dvc", "status", "--json"))
-    deleted = _lines("git", "ls-files", "--deleted")
-    outdated = [str(page) for page in pages(root) if filled(page, root) != page.read_text(encoding="utf-8")]
-    found, others = stale(status, list(locks.values())), apart(locks)
+    old, others = stale(status, list(locks.values())), apart(locks)
     # DVC names stages with their file, lock files name them without.
-    of_others = [name for name in dict.fromkeys(name.rpartition(":")[2] for name in found) if name in others]
+    of_others = [name for name in dict.fromkeys(name.rpartition(":")[2] for name in old) if name in others]
     enforced = {name: changes for name, changes in status.items() if name.rpartition(":")[2] not in of_others}
+    results = [
+        *altered(enforced, _lines("git", "ls-files", "--deleted")),
+        *changed_files(root, hashes(locks, of_others)),
+    ]
     good = [
         _print_check(
             "dvc.lock",
             "made by the code and settings that are here",
-            [name for name in found if name.rpartition(":")[2] not in others],
+            [name for name in old if name.rpartition(":")[2] not in others],
             "dvc repro",
         ),
-        _print_check("results", "those of dvc.lock", altered(enforced, deleted), "dvc repro, or git restore"),
-        _print_check("pages", "have the results' tables", outdated, "make readme"),
+        _print_check("results", "those of dvc.lock", results, "delete it, then dvc repro or git restore"),
+        _print_check("leftovers", "none of stages that are gone", _leftovers(found), "make prune"),
+        _print_check("pages", "have the results' tables", _outdated_pages(root), "make readme"),
+        _print_check(
+            "cache", "holds what it should", _damaged(found, locks, cache), "delete it, then dvc commit or pull"
+        ),
         _remote(),
     ]
     if of_others:
         print(f"note {', '.join(of_others)}: made by other code or settings (make study)")
     if not all(good):
         sys.exit(1)
+
+
+def hashes(locks: Mapping[str, dict[str, Any]], but: Collection[str] = ()) -> dict[str, str]:
+    """The MD5 of all that the stages in lock files have made, by path, but for some stages."""
+    stages = {name: stage for lock in locks.values() for name, stage in lock["stages"].items() if name not in but}
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+
+
+def changed_files(root: Path, hashes: Mapping[str, str]) -> list[str]:
+    """The files that are here and do not have their MD5, whatever their times say; folders are left to DVC."""
+    return [name for name, value in hashes.items() if (root / name).is_file() and md5(root / name) != value]
 
 
 def stale(status: dict[str, list], locks: list[dict[str, Any]]) -> list[str]:
@@ -94,6 +115,19 @@ def altered(status: dict[str, list], deleted: list[str]) -> list[str]:
     ]
 
 
+def _leftovers(found: Pipelines) -> list[str]:
+    return [*map(str, leftovers(found)), *(name for names in without_stage(found).values() for name in names)]
+
+
+def _outdated_pages(root: Path) -> list[str]:
+    return [str(page) for page in pages(root) if filled(page, root) != page.read_text(encoding="utf-8")]
+
+
+def _damaged(found: Pipelines, locks: Mapping[str, dict[str, Any]], cache: str) -> list[str]:
+    names = None if cache == "all" else hashes(locks).values()
+    return [os.path.relpath(path, found.root) for path in damaged_objects(found.cache, names)]
+
+
 def _remote() -> bool:
     if not _lines("dvc", "remote", "list"):
         return _print_check("remote", "none is set, nothing to push", [], "")
@@ -103,7 +137,7 @@ def _remote() -> bool:
 
 def _print_check(what: str, good: str, faults: list[str], mend: str) -> bool:
     """Print the line of one check; returns whether it is good."""
-    print(f"bad  {what}: {', '.join(faults)} ({mend})" if faults else f"ok   {what}: {good}", flush=True)
+    print(f"bad  {what}: {', '.join(dict.fromkeys(faults))} ({mend})" if faults else f"ok   {what}: {good}", flush=True)
     return not faults
 
 

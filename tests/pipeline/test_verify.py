@@ -7,7 +7,7 @@ from tests.pipeline.small_project import Project, printed, run_printed
 
 def verify(project: Project) -> list[str]:
     """The lines that are not ok; the status says whether there are any."""
-    ended = project.run("python", "-m", "tools.verify", "--root", ".", check=False)
+    ended = project.run("python", "-m", "tools.verify", "--root", ".", "--cache", "named", check=False)
     assert "Traceback" not in ended.stderr
     bad = [line for line in ended.stdout.splitlines() if not line.startswith("ok ")]
     assert ended.returncode == (1 if bad else 0), ended.stderr
@@ -32,9 +32,9 @@ def test_each_fault_is_named_in_its_line(stubbed_with_pages: Project) -> None:
     project.run("git", "restore", "src")
 
     edit("metrics/model_1.json", '"epochs": 1', '"epochs": 2')
-    assert verify(project) == ["bad  results: metrics/model_1.json (dvc repro, or git restore)"]
+    assert verify(project) == ["bad  results: metrics/model_1.json (delete it, then dvc repro or git restore)"]
     (project.folder / "metrics/model_1.json").unlink()
-    assert verify(project) == ["bad  results: metrics/model_1.json (dvc repro, or git restore)"]
+    assert verify(project) == ["bad  results: metrics/model_1.json (delete it, then dvc repro or git restore)"]
     project.run("git", "restore", "metrics")
 
     edit("README.md", "| **model_1** |", "| **model one** |")

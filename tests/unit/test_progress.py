@@ -8,6 +8,7 @@ from torch import nn
 
 from mnist_cnn.engine.execution import ExecutionConfig
 from mnist_cnn.models import build
+from mnist_cnn.settings.params import Recipe
 from mnist_cnn.training.fit import Epoch, fit
 from mnist_cnn.training.progress import Progress, progress_of
 from tests.helpers import AUGMENTATION, NATIVE, RECIPE, TORCH, noise, splits_of
@@ -39,7 +40,7 @@ class OwnLayer(nn.Module):
         return logits
 
 
-def trained(progress: Progress, recipe: object, execution: ExecutionConfig, own: bool, until: int = EPOCHS) -> End:
+def trained(progress: Progress, recipe: Recipe, execution: ExecutionConfig, own: bool, until: int = EPOCHS) -> End:
     """A run in a process of its own, so to speak: nothing is left of an earlier one but its progress."""
     torch.manual_seed(3)
     network = OwnLayer() if own else build("model_5", WHOLE.dropout)
@@ -68,7 +69,7 @@ def trained(progress: Progress, recipe: object, execution: ExecutionConfig, own:
 )
 @pytest.mark.parametrize("stops", [[0, 1], [2]])
 def test_it_ends_as_if_nothing_had_happened(
-    tmp_path: Path, execution: ExecutionConfig, recipe: object, own: bool, stops: list[int]
+    tmp_path: Path, execution: ExecutionConfig, recipe: Recipe, own: bool, stops: list[int]
 ) -> None:
     file = tmp_path / "state"
     expected = trained(Progress(), recipe, execution, own)

@@ -1,5 +1,7 @@
 """The commands behind make that are no stages."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import vl_convert
 from mnist_cnn.common.errors import InputError
 from stages.study import number_of_jobs
 from tools import plots_page, readme, show
+from tools.objects import damaged_objects
 from tools.pages import filled, pages
 from tools.processes import interrupt, started
 from tools.repro import in_order
@@ -264,3 +267,40 @@ def test_a_number_of_jobs_that_is_none_is_refused_by_the_study(jobs: str) -> Non
         number_of_jobs(jobs)
     assert f"JOBS: '{jobs}'" in str(ended.value)
     assert number_of_jobs("3") == 3 and number_of_jobs("") >= 1
+
+
+# ---- objects: what files hold, whatever their times say
+
+
+@pytest.fixture
+def object_cache(tmp_path: Path) -> tuple[Path, dict[str, Path]]:
+    """A cache with two files and a folder of them, as DVC makes it; the objects by their hash."""
+    objects: dict[str, Path] = {}
+
+    def put(content: bytes, end: str = "") -> str:
+        name = hashlib.md5(content).hexdigest() + end
+        objects[name] = tmp_path / name[:2] / name[2:]
+        objects[name].parent.mkdir(exist_ok=True)
+        objects[name].write_bytes(content)
+        return name
+
+    members = [{"md5": put(text), "relpath": text.decode()} for text in (b"one", b"two")]
+    put(json.dumps(members).encode(), ".dir")
+    put(b"of another experiment")
+    return tmp_path, objects
+
+
+def test_each_damaged_object_is_found_and_no_other(object_cache: tuple[Path, dict[str, Path]]) -> None:
+    folder, objects = object_cache
+    one, two, both, other = objects
+    assert damaged_objects(folder, None) == damaged_objects(folder, [both, other]) == []
+    for name, seen in ((one, [both]), (one, [one]), (both, [both]), (other, [other])):
+        whole = objects[name].read_bytes()
+        for damage in (b"", whole[:-1] + bytes([whole[-1] ^ 1])):
+            objects[name].write_bytes(damage)
+            assert damaged_objects(folder, None) == damaged_objects(folder, seen) == [objects[name]]
+            assert damaged_objects(folder, [two]) == []
+        objects[name].write_bytes(whole)
+    # What is not here is missed by whoever needs it.
+    objects[two].unlink()
+    assert damaged_objects(folder, [both]) == []
