@@ -19,12 +19,12 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 
 from benchmark import TARGET_MODEL
 from benchmark.compare import run_worker, way_to_target
 from mnist_cnn.common import cli
 from mnist_cnn.common.files import write_text
+from mnist_cnn.common.yaml import parse_yaml
 from mnist_cnn.engine.device import resolve_device
 from mnist_cnn.report.markdown import table
 from mnist_cnn.settings.params import Params, load
@@ -111,9 +111,10 @@ def publish(report: Path, text: str) -> None:
 
 def with_device(params: str, device: str) -> str:
     """params.yaml with another ``train.device``."""
-    settings = yaml.safe_load(params)
+    settings = parse_yaml(params, "params.yaml")
     settings["train"]["device"] = device
-    return str(yaml.safe_dump(settings, sort_keys=False))
+    # JSON is YAML, too.
+    return json.dumps(settings)
 
 
 def describe(device: str) -> str:

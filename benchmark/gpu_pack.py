@@ -10,8 +10,11 @@ from pathlib import Path
 from mnist_cnn.common import cli
 from mnist_cnn.common.errors import InputError
 
-# Such a machine has PyTorch, numpy, pandas, safetensors, tqdm, pyyaml, pytest and hypothesis.
-PACKAGES = ("annotated-types", "pydantic", "pydantic-core", "torchinfo", "typing-extensions", "typing-inspection")
+# Such a machine has PyTorch, numpy, pandas, safetensors, tqdm, pytest and hypothesis.
+PACKAGES = (
+    *("annotated-types", "pathspec", "psutil", "pydantic", "pydantic-core", "ruamel-yaml", "torchinfo"),
+    *("typing-extensions", "typing-inspection"),
+)
 SPLITS = ("train.safetensors", "val.safetensors", "test.safetensors", "statistics.json")
 # Its Python and its C library; 2014's is the oldest that today's wheels are made for.
 TARGET = ("--python-version=3.12", "--implementation=cp", "--platform=manylinux2014_x86_64")

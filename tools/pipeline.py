@@ -1,15 +1,14 @@
 """What DVC knows of this folder's pipelines: stages, what they make, and where its cache is."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from mnist_cnn.common.errors import InputError
-from mnist_cnn.common.yaml import read_yaml
+from tools.lock import stages_of
 
 
 class Pipelines(NamedTuple):
@@ -46,19 +45,12 @@ def pipelines(root: Path) -> Pipelines:
         raise InputError(f"{root}: DVC cannot read its pipelines ({' '.join(str(error).split())})") from None
 
 
-def blocks(lock: str) -> tuple[str, dict[str, str]]:
-    """The head of a lock file, and the text of each stage by its name, in their order."""
-    head, *texts = re.split(r"^(?=  \S)", lock, flags=re.MULTILINE)
-    return head, {text.split(":")[0].strip(): text for text in texts}
-
-
-def locked(root: Path, lock: Path) -> dict[str, dict]:
+def locked(root: Path, lock: Path) -> dict[str, dict[str, Any]]:
     """The stages in a lock file, by name. Raises InputError where it is damaged."""
-    content = read_yaml(root / lock)
-    if not isinstance(content, dict) or not isinstance(content.get("stages"), dict):
-        raise InputError(f"{lock}: holds no stages; 'git restore {lock}' brings back the last commit's")
-    stages: dict[str, dict] = content["stages"]
-    return stages
+    try:
+        return stages_of((root / lock).read_text(encoding="utf-8"), lock)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{lock}: cannot be read ({error})") from None
 
 
 def without_stage(found: Pipelines) -> dict[Path, list[str]]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from mnist_cnn.common import cli
 from mnist_cnn.common.files import write_text
-from tools.pipeline import blocks, leftovers, pipelines, without_stage
+from tools.lock import blocks
+from tools.pipeline import leftovers, pipelines, without_stage
 
 
 def main(root: Path) -> None:

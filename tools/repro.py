@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mnist_cnn.common import cli
 from mnist_cnn.common.files import write_text
-from tools.pipeline import blocks
+from tools.lock import in_order
 from tools.processes import interrupt, started
 from tools.prune import prune
 
@@ -48,16 +48,6 @@ def main(jobs: int, lock: Path) -> None:
     except KeyboardInterrupt:
         print("interrupted: 'dvc repro' goes on from here", file=sys.stderr)
         raise
-
-
-def in_order(lock: str, names: list[str]) -> str:
-    """DVC's lock file with its stages in the order of ``names``, as if they had run one after the other.
-
-    DVC adds each stage behind those that ended before it; the stages' text is not touched.
-    """
-    head, by_name = blocks(lock)
-    order = [name for name in names if name in by_name]
-    return head + "".join(by_name.pop(name) for name in order) + "".join(by_name.values())
 
 
 def _dvc(*arguments: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from mnist_cnn.common import cli
+from mnist_cnn.common.errors import InputError
 from mnist_cnn.evaluation.metrics import TARGETS
 
 _COLUMNS = {
@@ -22,9 +23,13 @@ _COLUMNS = {
 
 def main(numbers: Path, pictures: Path) -> None:
     """Print the comparison of the models and say where the plots are."""
-    table = pd.read_csv(numbers)
-    met = table[list(TARGETS)].sum(axis=1)
-    shown = table[list(_COLUMNS)].rename(columns=_COLUMNS).assign(targets=met.map(f"{{}} of {len(TARGETS)}".format))
+    try:
+        table = pd.read_csv(numbers)
+        met, shown = table[list(TARGETS)].sum(axis=1), table[list(_COLUMNS)]
+    except (ValueError, KeyError) as error:
+        fault = " ".join(str(error).split())
+        raise InputError(f"{numbers}: cannot be read ({fault}); 'dvc repro' restores it") from None
+    shown = shown.rename(columns=_COLUMNS).assign(targets=met.map(f"{{}} of {len(TARGETS)}".format))
     print(
         shown.to_string(index=False, float_format="{:.2f}".format, na_rep="-", formatters={"parameters": "{:,}".format})
     )

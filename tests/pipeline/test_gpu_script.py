@@ -16,8 +16,8 @@ from tests.pipeline.small_project import Project
 # What such a machine has, of all that the environment here has; the standard library goes without saying.
 THERE = (
     "annotated_types dateutil filelock fsspec hypothesis iniconfig jinja2 markupsafe mpmath networkx numpy packaging "
-    "pandas pluggy py pydantic pydantic_core pygments pytest safetensors scipy six sortedcontainers sympy torch "
-    "torchgen torchinfo tqdm triton typing_extensions typing_inspection yaml"
+    "pandas pathspec pluggy psutil py pydantic pydantic_core pygments pytest ruamel safetensors scipy six "
+    "sortedcontainers sympy torch torchgen torchinfo tqdm triton typing_extensions typing_inspection"
 ).split()
 BARE = f"""
 import sys

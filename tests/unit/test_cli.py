@@ -1,5 +1,7 @@
 """How a stage or a tool is called, and how it ends when something is wrong."""
 
+import importlib
+import inspect
 import os
 import platform
 import shutil
@@ -134,3 +136,74 @@ def test_stages_compute_with_the_same_instructions_on_all_processors() -> None:
     command = [sys.executable, "-c", program]
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "AVX2"
+
+
+# ---- What is wrong outside the program
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device", "a/b.csv"), "a/b.csv: No space left on device"),
+        (PermissionError(13, "Permission denied", "a", None, "b"), "a and b: Permission denied"),
+        (IsADirectoryError(21, "Is a directory", "a"), "a: Is a directory"),
+        (OSError("odd\nthing"), "odd thing"),
+        (ConnectionResetError(), "ConnectionResetError"),
+    ],
+)
+def test_the_systems_errors_end_with_a_line_that_names_the_file(
+    call: Callable[..., object], error: OSError, told: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        call(*OPTIONS, error=error)
+    assert ended.value.code == f"error: {told}"
+
+
+def program(code: str, **environment: str) -> subprocess.Popen[bytes]:
+    """A program whose ``main`` is this code, with its output in a pipe."""
+    text = f"import sys\nfrom mnist_cnn.common import cli\ndef main() -> None:\n    {code}\ncli.run(main)\n"
+    pipe = subprocess.PIPE
+    environment |= os.environ | {"PYTHONPATH": str(ROOT / "src")} | environment
+    return subprocess.Popen([sys.executable, "-c", text], env=environment, stdout=pipe, stderr=pipe)
+
+
+def test_a_reader_that_stops_ends_the_program_without_a_word() -> None:
+    with program("[print(number, flush=True) for number in range(100_000)]") as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_any_terminal_gets_what_it_can_show(encoding: str) -> None:
+    process = program('print("├─ 1 ✓")', PYTHONIOENCODING=encoding)
+    assert process.communicate() == (b"?? 1 ?\n", b"")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_a_model_without_a_recipe_is_refused_in_a_line(stage: str, tmp_path: Path) -> None:
+    module = importlib.import_module(f"stages.{stage}")
+    paths = {
+        name: tmp_path / name for name in inspect.signature(module.main).parameters if name not in ("params", "model")
+    }
+    with pytest.raises(InputError, match="model_99.*model_1, model_2"):
+        module.main(params=ROOT / "params.yaml", model="model_99", **paths)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- Processes that end with the one that started them
+
+
+def test_a_program_ends_when_the_one_it_works_for_is_killed() -> None:
+    sleep = "import time; time.sleep(60)"
+    with (
+        subprocess.Popen([sys.executable, "-c", sleep]) as owner,
+        program(f'print("started", flush=True); {sleep}', MNIST_CNN_OWNER=str(owner.pid)) as worker,
+    ):
+        assert worker.stdout is not None and worker.stdout.readline() == b"started\n"
+        owner.kill()
+        # Not waited for: a process that nobody has asked about has ended, too.
+        assert worker.wait(timeout=20) != 0

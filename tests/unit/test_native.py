@@ -4,6 +4,7 @@ import copy
 import ctypes
 import math
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -678,6 +679,52 @@ def test_kernels_are_compiled_once_into_the_folder_that_the_environment_names(tm
     modified = library.stat().st_mtime_ns
     assert subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout == "42\n"
     assert library.stat().st_mtime_ns == modified
+
+
+def test_a_library_that_was_cut_off_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "small.c"
+    source.write_text("int answer(void) { return 42; }\n")
+    monkeypatch.setenv("MNIST_CNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(kernels, "_SOURCE", source)
+    whole = kernels._compile()
+    assert kernels._compiled() == whole
+    content = whole.read_bytes()
+    for damaged in (b"", content[: len(content) // 2]):
+        whole.write_bytes(damaged)
+        assert kernels._compiled() is None
+        assert not whole.exists()
+
+
+SMALL_TRAINING = """
+import hashlib, torch
+from mnist_cnn.engine import native
+from mnist_cnn.models import build
+
+torch.manual_seed(1)
+network = build("model_6", 0.1)
+forward = native.compile(network, 8, 1)
+logits = forward(torch.rand(8, 1, 28, 28))
+logits.square().sum().backward()
+values = [logits.detach(), *(weight.grad for weight in network.parameters())]
+print(native.rounding(), hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexdigest())
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names processors of one kind")
+def test_processors_of_one_class_give_the_same_bits(tmp_path: Path) -> None:
+    def result(processor: str) -> tuple[str, str]:
+        chosen = f"from mnist_cnn.engine.native import build\nbuild._OPTIONS[1] = '-mcpu={processor}'\n"
+        environment = os.environ | {"ATEN_CPU_CAPABILITY": "avx2", "PYTHONPATH": str(ROOT / "src")}
+        if processor != "native":  # which the environment has
+            environment["MNIST_CNN_CACHE"] = str(tmp_path)
+        command = [sys.executable, "-c", chosen + SMALL_TRAINING]
+        ended = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        rounding, _, digest = ended.stdout.strip().rpartition(" ")
+        return rounding, digest
+
+    native, haswell, without = map(result, ("native", "x86_64_v3", "x86_64"))
+    assert haswell[0] == "with FMA" and without[0] == "without FMA" and haswell[1] != without[1]
+    assert native == (haswell if native[0] == haswell[0] else without)
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ import vl_convert
 from mnist_cnn.common.errors import InputError
 from stages.study import number_of_jobs
 from tools import plots_page, readme, show
+from tools.lock import in_order
 from tools.objects import damaged_objects
 from tools.pages import filled, pages
 from tools.processes import interrupt, started
-from tools.repro import in_order
 from tools.verify import altered, apart, stale
 
 # ---- repro: several models at a time

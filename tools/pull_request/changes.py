@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import yaml
-
 from mnist_cnn.common import cli
 from mnist_cnn.common.errors import InputError
+from tools.lock import stages_of
 from tools.pull_request.report import Base, Results, Source, code, parse_results, report, reproduction
 
 
@@ -133,7 +132,7 @@ def _in_folder(file: Path) -> str | None:
 
 
 def _stages(lock: str | None) -> dict[str, Any]:
-    return yaml.safe_load(lock)["stages"] if lock else {}
+    return stages_of(lock, "dvc.lock") if lock else {}
 
 
 def _committed(revision: str, file: Path) -> str | None:

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
-import yaml
 
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.yaml import parse_yaml
 from mnist_cnn.evaluation.intervals import difference_interval, wilson_interval
 from mnist_cnn.evaluation.metrics import DISPLAYS, TARGETS, Display, missed_targets
 from mnist_cnn.report.markdown import table
@@ -70,7 +70,7 @@ def parse_results(params: str, numbers: str, selected: str, comparison: str, whe
         InputError: a text is not what it should be, or tells nothing of the selected model.
     """
     try:
-        settings = yaml.safe_load(params)
+        settings = parse_yaml(params, "params.yaml")
         targets, val_images = Targets.model_validate(settings["targets"]), int(settings["split"]["val"])
         if val_images < 1:
             raise ValueError(f"split.val: {val_images} is not allowed: at least 1")
@@ -82,7 +82,7 @@ def parse_results(params: str, numbers: str, selected: str, comparison: str, whe
         chosen = json.loads(selected)["model"]
         if chosen not in by_model:
             raise ValueError(f"nothing is known of the selected model {chosen!r}")
-    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+    except (InputError, ValueError, KeyError, TypeError) as error:
         fault = " ".join(str(error).split())
         raise InputError(f"{where}: settings or measurements are damaged: {fault}") from None
     return Results(settings, targets, val_images, by_model, chosen, comparison)

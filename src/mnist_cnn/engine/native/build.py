@@ -1,8 +1,8 @@
 """Compiles kernels.c for this CPU, once, and loads it.
 
 The compiler is clang from the optional package ``ziglang``: a pinned version that comes with the other packages. The
-compiled library is kept in the virtual environment, or in the folder that ``MNIST_CNN_CACHE`` names. Its name contains
-a hash of all that it depends on: source, options, compiler and CPU.
+compiled library is kept in the virtual environment, or in the folder that ``MNIST_CNN_CACHE`` names. Its name has a
+digest of all that it depends on, source, options, compiler and CPU, and one of its content.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mnist_cnn.common.errors import InputError
-from mnist_cnn.common.files import cache_folder
+from mnist_cnn.common.files import cache_folder, digest
 
 _COMPILER = "ziglang"
 _SOURCE = Path(__file__).with_name("kernels.c")
@@ -37,10 +37,21 @@ def load() -> ctypes.CDLL:
     """
     if missing := missing_compiler():
         raise InputError(missing)
-    library = _library_path()
-    if not library.exists():
-        _compile(library)
-    return ctypes.CDLL(str(library))
+    return ctypes.CDLL(str(_compiled() or _compile()))
+
+
+def _compiled() -> Path | None:
+    """The library that this environment has, if it is whole: its name ends with a digest of its content."""
+    for library in sorted(cache_folder().glob(f"{_name()}-*.so")):
+        if library.stem.endswith(f"-{_digest(library)}"):
+            return library
+        # Cut off, by a full disk for instance: to load it would end the process.
+        library.unlink(missing_ok=True)
+    return None
+
+
+def _digest(library: Path) -> str:
+    return digest(library)[:16]
 
 
 def rounding() -> str:
@@ -63,10 +74,10 @@ def missing_compiler() -> str | None:
     return None
 
 
-def _library_path() -> Path:
+def _name() -> str:
+    """A name for all that the library depends on: source, options, compiler and CPU."""
     depends_on = (_SOURCE.read_text(encoding="utf-8"), " ".join(_OPTIONS), version(_COMPILER), _processor())
-    name = hashlib.sha256("\0".join(depends_on).encode()).hexdigest()[:16]
-    return cache_folder() / f"kernels-{name}.so"
+    return f"kernels-{hashlib.sha256(chr(0).join(depends_on).encode()).hexdigest()[:16]}"
 
 
 def _processor() -> str:
@@ -78,11 +89,12 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def _compile(library: Path) -> None:
-    """Compile the kernels in a folder of their own, which also takes the compiler's cache."""
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        output = Path(scratch) / library.name
+def _compile() -> Path:
+    """Compile the kernels in a folder of their own, which also takes the compiler's cache; returns the library."""
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        output = Path(scratch) / "kernels.so"
         command = [sys.executable, "-m", "ziglang", "cc", *_OPTIONS, str(_SOURCE), "-o", str(output)]
         environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": str(Path(scratch) / "zig")}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -92,4 +104,4 @@ def _compile(library: Path) -> None:
                 f"the kernels could not be compiled for this CPU ({reason}); train.engine: torch does without them"
             )
         # Another process may compile at the same time. Each puts a complete file in place, in one step.
-        output.replace(library)
+        return output.replace(folder / f"{_name()}-{_digest(output)}.so")
