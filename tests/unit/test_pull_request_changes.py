@@ -152,7 +152,8 @@ def test_a_pull_request_from_a_fork_shows_the_forks_pictures_and_commands(
         monkeypatch.setenv(name, value)
     head = repository.git("rev-parse", "HEAD")
     text = render(repro="success")
-    assert f"https://raw.githubusercontent.com/somebody/fork/{head}/plots/pictures/a%20picture.png" in text
+    page = f"https://github.com/somebody/fork/blob/{head}/plots/pictures/a%20picture.png"
+    assert f"![apicture]({page}?raw=true)" in text
     assert f"git fetch https://github.com/somebody/fork {head}\n" in text
     assert f" against `trunk|x` at `{head[:7]}`" in text
     assert re.search(r"- ❌ .* failed .*\(https://github.com/owner/project/actions/runs/5\)", render(repro="failure"))

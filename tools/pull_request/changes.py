@@ -50,7 +50,7 @@ def main(
         notes.append(f"This report is on what the experiment has made{run.to_download}")
         command = shlex.join(["dvc", "exp", "run", *(word for setting in settings.split() for word in ("-S", setting))])
     names = _git("ls-tree", "--name-only", "HEAD", f"{pictures}/").splitlines() if shown is committed else []
-    addresses = [f"{run.raw}/{head}/{quote(name)}" for name in names if run.raw]
+    addresses = [f"{run.files}/{head}/{quote(name)}?raw=true" for name in names if run.files]
     print(report(title, notes, before, shown, Source(run.repository, head, command, addresses), sections), end="")
 
 
@@ -75,12 +75,12 @@ def _judged(
 class _Run(NamedTuple):
     """The run in GitHub Actions that this is part of; in a folder of one's own nearly all is empty.
 
-    ``repository`` and ``raw`` are where the reported commit and its files can be had, ``base`` is the branch that a
+    ``repository`` and ``files`` are where the reported commit and its files can be had, ``base`` is the branch that a
     pull request is for; ``link`` and ``to_download`` are ends of sentences.
     """
 
     repository: str = "origin"
-    raw: str = ""
+    files: str = ""
     base: str = ""
     link: str = ""
     to_download: str = ""
@@ -96,7 +96,9 @@ class _Run(NamedTuple):
         source = (event.get("pull_request", {}).get("head", {}).get("repo") or {}).get("full_name", home)
         return cls(
             repository=f"{server}/{source}",
-            raw=f"https://raw.githubusercontent.com/{source}",
+            # The reader's own session fetches pictures from there, so that those of a private repository show, too:
+            # the host of raw files knows nobody. Source: GitHub's "Basic writing and formatting syntax", images.
+            files=f"{server}/{source}/blob",
             base=os.environ.get("GITHUB_BASE_REF", ""),
             link=f" in [this run]({server}/{home}/actions/runs/{number})",
             to_download=f"; to get it: `gh run download {number} --repo {home} --name results`",
