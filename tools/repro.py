@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mnist_cnn.common import cli
 from mnist_cnn.common.files import write_text
+from mnist_cnn.common.processors import usable_processors
 from tools.processes import interrupt, started
 
 
@@ -77,7 +78,7 @@ def _output(*arguments: str) -> str:
 def _run_models(models: list[str], jobs: int) -> list[str]:
     """Train and measure the models, ``jobs`` at a time; returns the stages that failed."""
     # What the processor has is divided among the jobs; results do not depend on it.
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, usable_processors() // jobs)
     environment = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"} | os.environ
     running: dict[str, subprocess.Popen[str]] = {}
 
