@@ -15,9 +15,9 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
     The session keeps Ctrl-C from coming twice, from the terminal and from here.
 
     Args:
-        options: of ``subprocess.Popen``; pipes are text.
+        options: of ``subprocess.Popen``; pipes are text in UTF-8, and what is not is replaced.
     """
-    with subprocess.Popen(command, start_new_session=True, text=True, **options) as process:
+    with subprocess.Popen(command, start_new_session=True, encoding="utf-8", errors="replace", **options) as process:
         try:
             yield process
         except BaseException:

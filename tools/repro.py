@@ -9,6 +9,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import yaml
+
 from mnist_cnn.common import cli
 from mnist_cnn.common.files import write_text
 from mnist_cnn.common.processors import usable_processors
@@ -30,6 +32,7 @@ def main(jobs: int, lock: Path) -> None:
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
+        tell_of_absent(lock)
         if jobs > 1:
             _dvc("repro", "split")
             names = _output("stage", "list", "--name-only").split()
@@ -46,6 +49,29 @@ def main(jobs: int, lock: Path) -> None:
     except KeyboardInterrupt:
         print("interrupted: 'dvc repro' goes on from here", file=sys.stderr)
         raise
+
+
+def tell_of_absent(lock: Path) -> None:
+    """Say what will become of outputs that are in DVC's lock file and not in this folder, as in a fresh clone."""
+    missing = absent(lock.read_text(encoding="utf-8")) if lock.is_file() else []
+    if not missing:
+        return
+    remotes = [line.split()[0] for line in _output("remote", "list").splitlines()]
+    print(
+        f"{lock} names {len(missing)} outputs that are not here, {missing[0]} first: they come from DVC's cache or are "
+        "computed anew; "
+        + (f"'dvc pull' fetches those that {remotes[0]} has" if remotes else "no remote is set to fetch them from"),
+        flush=True,
+    )
+
+
+def absent(lock: str) -> list[str]:
+    """The paths of outputs that DVC's lock file names and this folder does not have; none where it cannot be read."""
+    try:
+        stages = yaml.safe_load(lock)["stages"].values()
+    except (yaml.YAMLError, TypeError, KeyError):
+        return []  # DVC says what is wrong with it.
+    return [out["path"] for stage in stages for out in stage.get("outs", []) if not Path(out["path"]).exists()]
 
 
 def in_order(lock: str, names: list[str]) -> str:
@@ -69,7 +95,7 @@ def _dvc(*arguments: str) -> None:
 
 def _output(*arguments: str) -> str:
     """What DVC prints; ends this process where it fails."""
-    ended = subprocess.run(["dvc", *arguments], stdout=subprocess.PIPE, text=True)
+    ended = subprocess.run(["dvc", *arguments], stdout=subprocess.PIPE, encoding="utf-8")
     if ended.returncode:
         sys.exit(ended.returncode)
     return ended.stdout
