@@ -15,6 +15,8 @@ from mnist_cnn.common import cli
 from mnist_cnn.common.errors import InputError
 from tools.pull_request.report import Base, Results, Source, code, parse_results, report, reproduction
 
+_MOST_NAMED = 5  # of the files that are not committed
+
 
 def main(
     base: str,
@@ -49,6 +51,12 @@ def main(
         title = f"Experiment {code(experiment)}"
         notes.append(f"This report is on what the experiment has made{run.to_download}")
         command = shlex.join(["dvc", "exp", "run", *(word for setting in settings.split() for word in ("-S", setting))])
+    elif repro == "none" and (files_changed := _uncommitted()):
+        title += ", with changes that are not committed"
+        notes.append(
+            f"⚠️ Not committed: {files_changed}. This report is on them, too; the commands at its end give the commit "
+            "without them"
+        )
     names = _git("ls-tree", "--name-only", "HEAD", f"{pictures}/").splitlines() if shown is committed else []
     addresses = [f"{run.files}/{head}/{quote(name)}?raw=true" for name in names if run.files]
     print(report(title, notes, before, shown, Source(run.repository, head, command, addresses), sections), end="")
@@ -70,6 +78,14 @@ def _judged(
         return here, [note], []
     found = reproduction(committed, here)
     return committed, [found.line], found.sections
+
+
+def _uncommitted() -> str:
+    """The files that differ from the last commit or are new, some of them by name; empty where there are none."""
+    names = _git("diff", "--name-only", "HEAD").splitlines()
+    names += _git("ls-files", "--others", "--exclude-standard", "--full-name").splitlines()
+    others = len(names) - _MOST_NAMED
+    return ", ".join(map(code, names[:_MOST_NAMED])) + (f" and {others} more" if others > 0 else "")
 
 
 class _Run(NamedTuple):
