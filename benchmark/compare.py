@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from benchmark import BATCH_SIZE, DROPOUT, TARGET_MODEL
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.processors import usable_processors
 from mnist_cnn.settings.params import load
 from tools.processes import started
 
@@ -300,7 +301,7 @@ def describe_machine() -> dict[str, object]:
         processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
     return {
         "processor": processor,
-        "cores": os.cpu_count(),
+        "cores": usable_processors(),
         "memory_gib": round(memory),
         "system": platform.system(),
         "python": platform.python_version(),

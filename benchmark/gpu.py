@@ -24,6 +24,7 @@ from benchmark import TARGET_MODEL
 from benchmark.compare import run_worker, way_to_target
 from mnist_cnn.common import cli
 from mnist_cnn.common.files import write_text
+from mnist_cnn.common.processors import usable_processors
 from mnist_cnn.common.yaml import parse_yaml
 from mnist_cnn.engine.device import resolve_device
 from mnist_cnn.report.markdown import table
@@ -122,7 +123,7 @@ def describe(device: str) -> str:
     facts = [f"Python {platform.python_version()}", f"PyTorch {torch.__version__}"]
     if device == "cuda":
         facts = [_card(), *facts, f"CUDA {torch.version.cuda}", f"cuDNN {torch.backends.cudnn.version()}"]
-    return f"{', '.join(facts)}, {os.cpu_count()} processor cores, {platform.system()}."
+    return f"{', '.join(facts)}, {usable_processors()} processor cores, {platform.system()}."
 
 
 def _card() -> str:

@@ -6,6 +6,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from mnist_cnn.common.processors import usable_processors
 from mnist_cnn.data.images import STATISTICS
 from mnist_cnn.engine.device import prepare
 from mnist_cnn.settings.params import load
@@ -56,7 +57,7 @@ def main(params: Path, study: Path, splits: Path, records: Path) -> None:
 def number_of_jobs(wanted: str) -> int:
     """How many trials to run at a time; as many as there are processors, where nothing is said."""
     if not wanted:
-        return os.cpu_count() or 1
+        return usable_processors()
     if not wanted.isdecimal() or not int(wanted):
         sys.exit(f"error: JOBS: {wanted!r} is not allowed: a whole number, at least 1")
     return int(wanted)

@@ -18,10 +18,11 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
     that it runs by way of DVC end by themselves.
 
     Args:
-        options: of ``subprocess.Popen``; pipes are text.
+        options: of ``subprocess.Popen``; pipes are text in UTF-8, and what is not is replaced.
     """
     environment = {**(options.pop("env", None) or os.environ), OWNER: str(os.getpid())}
-    with subprocess.Popen(command, start_new_session=True, text=True, env=environment, **options) as process:
+    options |= {"encoding": "utf-8", "errors": "replace", "env": environment}
+    with subprocess.Popen(command, start_new_session=True, **options) as process:
         try:
             yield process
         except BaseException:

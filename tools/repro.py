@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mnist_cnn.common import cli
+from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.files import write_text
-from tools.lock import in_order
+from mnist_cnn.common.processors import usable_processors
+from tools.lock import in_order, stages_of
 from tools.processes import interrupt, started
 from tools.prune import prune
 
@@ -31,6 +33,7 @@ def main(jobs: int, lock: Path) -> None:
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
+        tell_of_absent(lock)
         prune(Path())
         if jobs > 1:
             _dvc("repro", "split")
@@ -50,6 +53,29 @@ def main(jobs: int, lock: Path) -> None:
         raise
 
 
+def tell_of_absent(lock: Path) -> None:
+    """Say what will become of outputs that are in DVC's lock file and not in this folder, as in a fresh clone."""
+    missing = absent(lock.read_text(encoding="utf-8")) if lock.is_file() else []
+    if not missing:
+        return
+    remotes = [line.split()[0] for line in _output("remote", "list").splitlines()]
+    print(
+        f"{lock} names {len(missing)} outputs that are not here, {missing[0]} first: they come from DVC's cache or are "
+        "computed anew; "
+        + (f"'dvc pull' fetches those that {remotes[0]} has" if remotes else "no remote is set to fetch them from"),
+        flush=True,
+    )
+
+
+def absent(lock: str) -> list[str]:
+    """The paths of outputs that DVC's lock file names and this folder does not have; none where it cannot be read."""
+    try:
+        stages = stages_of(lock, "dvc.lock").values()
+    except InputError:
+        return []  # DVC says what is wrong with it.
+    return [out["path"] for stage in stages for out in stage.get("outs", []) if not Path(out["path"]).exists()]
+
+
 def _dvc(*arguments: str) -> None:
     """Run DVC on this terminal; ends this process where it fails."""
     with started(["dvc", *arguments]) as process:
@@ -60,7 +86,7 @@ def _dvc(*arguments: str) -> None:
 
 def _output(*arguments: str) -> str:
     """What DVC prints; ends this process where it fails."""
-    ended = subprocess.run(["dvc", *arguments], stdout=subprocess.PIPE, text=True)
+    ended = subprocess.run(["dvc", *arguments], stdout=subprocess.PIPE, encoding="utf-8")
     if ended.returncode:
         sys.exit(ended.returncode)
     return ended.stdout
@@ -69,7 +95,7 @@ def _output(*arguments: str) -> str:
 def _run_models(models: list[str], jobs: int) -> list[str]:
     """Train and measure the models, ``jobs`` at a time; returns the stages that failed."""
     # What the processor has is divided among the jobs; results do not depend on it.
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, usable_processors() // jobs)
     environment = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"} | os.environ
     running: dict[str, subprocess.Popen[str]] = {}
 

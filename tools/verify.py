@@ -147,7 +147,7 @@ def _lines(*command: str) -> list[str]:
 
 def _output(*command: str) -> str:
     """What a command prints; ends this process where it fails."""
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    ended = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8")
     if ended.returncode:
         sys.exit(f"error: '{' '.join(command)}' failed")
     return ended.stdout

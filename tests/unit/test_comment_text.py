@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 import unicodedata
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -23,24 +25,70 @@ MARKER = "<!-- mnist-cnn: pull request -->\n"
 JOINER = "\u2060"
 
 
-def rendered(markdown: str) -> str:
-    return str(MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(markdown))
+def rendered(markdown: str, environment: dict[str, Any] | None = None) -> str:
+    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    return str(parser.render(markdown, {} if environment is None else environment))
 
 
 # Harmless
 
 
+# Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt, version 16), and a blank Braille pattern.
+IGNORABLE = (
+    "\u00ad\u034f\u061c\u115f-\u1160\u17b4-\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+
+
 def hidden(text: str) -> list[str]:
-    """What nobody sees of a text, but for line ends, tabs, and the sign that ends a name."""
+    """What nobody sees of a text, but for line ends, tabs, the sign that ends a name, and one that colours another."""
     categories = {"Cc", "Cf", "Zl", "Zp"}
-    return [sign for sign in text if unicodedata.category(sign) in categories and sign not in f"\n\t{JOINER}"]
+    text = re.sub("(.)\ufe0f", lambda found: found[unicodedata.category(found[1]) == "So"], text)
+    text = re.sub(f"[\n\t{JOINER}]", "", text)
+    return [sign for sign in text if unicodedata.category(sign) in categories or re.match(f"[{IGNORABLE}]", sign)]
+
+
+class Html(HTMLParser):
+    """The tags of a text, and what a browser takes for no text besides."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[object] = []
+        self.hidden: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, *attrs))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.tags.append((tag,))
+
+    def handle_comment(self, data: str) -> None:
+        self.hidden.append(data)
+
+    def handle_decl(self, decl: str) -> None:
+        self.hidden.append(decl)
+
+    def handle_pi(self, data: str) -> None:
+        self.hidden.append(data)
+
+    def unknown_decl(self, data: str) -> None:
+        self.hidden.append(data)
 
 
 def mentioned(page: str) -> list[str]:
-    """Whom GitHub would call: it looks at each stretch of text between tags, with ASCII's idea of a word."""
+    """Whom GitHub would call: it looks at each stretch of text between tags, with ASCII's idea of a word.
+
+    It takes no other sign for an '@' than that; something that makes one of it may come some day.
+    """
     texts = re.split(r"<[^>]*>", re.sub(r"(?s)<(code|pre)\b.*?</\1>", " ", page))
     return [
-        name for text in texts for name in re.findall(r"(?<![A-Za-z0-9_])@([A-Za-z0-9][\w/-]*)", html.unescape(text))
+        name
+        for text in texts
+        for name in re.findall(
+            r"(?<![A-Za-z0-9_])@([A-Za-z0-9][\w/-]*)", re.sub("[\ufe6b\uff20]", "@", html.unescape(text))
+        )
     ]
 
 
@@ -48,7 +96,9 @@ def mentioned(page: str) -> list[str]:
 PIECES = st.sampled_from(
     "@owner @ owner é 名 a 1 _ * ** ~~ ` ``` | \\ < > <b> </b> <div> </div> <br> <!-- --> -- ! <! <? ?> ; & &amp; "
     "&copy &#64; &#64 &#0064; &#x40; &#X40 &commat; &#6 4; &#8203; &#x200b &shy; &ZeroWidthSpace; &#10; train@ "
-    "evaluate@ \u200b \u2060 \u202e \u2028 \u00ad \ufe0f \U000e0041 \U000e0100 \u3164 \x00 \x1b \r \n".split(" ")
+    "evaluate@ ＠ ﹫ &#65312; &#xFE6B; [x]: [^1]: ]: /url <x y='z'> <a href=x> </p> </_ <br/> <details> <details x> "
+    "a@owner.org ⚠ \u2800 \u17b4 \U0001d173 \ufe00 "
+    "\u200b \u2060 \u202e \u2028 \u00ad \ufe0f \U000e0041 \U000e0100 \u3164 \x00 \x1b \r \n".split(" ")
     + [" ", "\n\n"]
 )
 MARKDOWN = st.lists(PIECES, max_size=14).map("".join)
@@ -61,12 +111,19 @@ MARKDOWN = st.lists(PIECES, max_size=14).map("".join)
 @example("&#6<!-- -->4;owner")
 @example("&#6&#8203;4;owner")
 @example("<!<!-- -->-- x -->")
+@example("[//]: # (owner)")
+@example("<secret owner>")
+@example("⚠\ufe0f\ufe0f")
 def test_nobody_is_called_by_name_and_nothing_is_hidden(text: str) -> None:
     told = harmless(text)
     # As Markdown, and as what is between tags that begin a line, which Markdown leaves to HTML.
     assert mentioned(rendered(told)) == mentioned(told) == []
     assert hidden(told) == hidden(html.unescape(told)) == []
-    assert not re.search("<[!?]", told)
+    definitions: dict[str, Any] = {}
+    rendered(told, definitions)
+    assert not definitions.get("references") and not re.search(r"\[\^\w+\]:", told)
+    found = Html(told)
+    assert found.hidden == [] and set(found.tags) <= {("details",), ("summary",), ("br",)}
     assert harmless(told) == told
 
 
@@ -82,8 +139,11 @@ def test_signs_for_a_mention_stay_what_they_are_to_a_reader() -> None:
 
 def test_what_is_seen_stays() -> None:
     assert harmless(f"&#{'9' * 5000};") == f"&#{'9' * 5000};"
-    seen = "✅ ⚠️ é 名 → 99.4 % &lt;br&gt; &eacute; a < b <b>x</b> <br>\n\n| a |\t`<x>` |\n"
+    seen = "✅ ⚠️ é 名 → 99.4 % &lt;br&gt; &eacute; a < b <br>\n\n| a |\t[x](y): |\n<details>\n<summary>s</summary>\n"
     assert harmless(seen) == seen
+    for shown in ("<b>x</b>", "a `<x>`", "[x]: y (z)", "[^x]: y"):
+        text = re.sub("<[^>]*>", "", rendered(harmless(shown)))
+        assert html.unescape(text).replace(JOINER, "").strip() == shown.replace("`", "")
     assert harmless("a\x00b\x1b[31mc\u202e\u2028d\r\n\te\x85é\u200b\u00ad\U000e0041\U000e0100f") == "ab[31mcd\n\teéf"
     assert harmless("a<!-- x\n\ny -->b<!-->c") == "ab"
     assert harmless("&#8203;&shy;") == "&amp;#8203;&amp;shy;"

@@ -133,8 +133,22 @@ def test_a_branch_is_compared_with_where_it_left_the_base(repository: Repository
 
 
 def test_what_is_not_committed_yet_is_reported_beforehand(repository: Repository, render: Render) -> None:
-    assert "No change: " in render()
-    assert repository.move(-0.36) in render()
+    def title() -> str:
+        return f"## Results at `{repository.git('rev-parse', 'HEAD')[:7]}`\n"
+
+    text = render()
+    assert "No change: " in text and text.startswith(title())
+    moved = repository.move(-0.36)
+    (repository.folder / "new.py").touch()
+    text = render()
+    assert moved in text and not text.startswith(title())
+    assert re.search("^- ⚠️ .*`metrics/comparison.csv`, `new.py`", text, re.MULTILINE)
+    for number in range(9):
+        (repository.folder / f"new_{number}.py").touch()
+    text = render()
+    assert re.search("`new_2.py` .*6", text) and "`new_3.py`" not in text
+    repository.commit()
+    assert render().startswith(title())
 
 
 def test_a_pull_request_from_a_fork_shows_the_forks_pictures_and_commands(
@@ -152,7 +166,8 @@ def test_a_pull_request_from_a_fork_shows_the_forks_pictures_and_commands(
         monkeypatch.setenv(name, value)
     head = repository.git("rev-parse", "HEAD")
     text = render(repro="success")
-    assert f"https://raw.githubusercontent.com/somebody/fork/{head}/plots/pictures/a%20picture.png" in text
+    page = f"https://github.com/somebody/fork/blob/{head}/plots/pictures/a%20picture.png"
+    assert f"![apicture]({page}?raw=true)" in text
     assert f"git fetch https://github.com/somebody/fork {head}\n" in text
     assert f" against `trunk|x` at `{head[:7]}`" in text
     assert re.search(r"- ❌ .* failed .*\(https://github.com/owner/project/actions/runs/5\)", render(repro="failure"))

@@ -44,7 +44,7 @@ SOURCE = Source(
     "https://github.com/owner/project",
     "0123456789abcdef0123456789abcdef01234567",
     "make repro",
-    [f"https://raw.githubusercontent.com/owner/project/0123456/plots/{name}.png" for name in ("accuracy", "loss", "x")],
+    [f"https://github.com/owner/project/blob/0123456/plots/{name}.png?raw=true" for name in ("accuracy", "loss", "x")],
 )
 
 

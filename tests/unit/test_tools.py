@@ -19,6 +19,7 @@ from tools.lock import in_order
 from tools.objects import damaged_objects
 from tools.pages import filled, pages
 from tools.processes import interrupt, started
+from tools.repro import absent, tell_of_absent
 from tools.verify import altered, apart, stale
 
 # ---- repro: several models at a time
@@ -47,6 +48,30 @@ def test_the_lock_files_stages_come_in_the_order_of_the_pipeline() -> None:
 def test_a_stage_that_is_no_longer_in_the_pipeline_is_kept() -> None:
     assert sorted(in_order(LOCK, ["train@model_1"]).splitlines()) == sorted(LOCK.splitlines())
     assert in_order(LOCK, []) == LOCK
+
+
+@pytest.mark.parametrize(
+    ("remotes", "advice"), [("", "no remote is set"), ("store\ts3://a/b\t(default)\n", "'dvc pull'")]
+)
+def test_a_clone_without_data_is_told_where_they_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], remotes: str, advice: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tools.repro._output", lambda *command: remotes)
+    lock = tmp_path / "dvc.lock"
+    tell_of_absent(lock)
+    lock.write_text(LOCK)
+    tell_of_absent(lock)
+    said = capsys.readouterr().out
+    assert "1 outputs" in said and "x first" in said and advice in said
+    (tmp_path / "x").mkdir()
+    tell_of_absent(lock)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("damaged", ["", "<<<<<<< HEAD\nstages:\n", "- a\n"])
+def test_a_damaged_lock_file_is_left_to_dvc(damaged: str) -> None:
+    assert absent(damaged) == []
 
 
 # ---- readme: generated text on pages
@@ -259,6 +284,11 @@ def test_a_child_that_ends_by_itself_is_left_alone() -> None:
         assert child.communicate()[0] == "done\n"
         interrupt(child)
     assert child.returncode == 0
+
+
+def test_what_a_child_prints_is_read_as_utf8_and_nothing_in_it_is_a_fault() -> None:
+    with started([sys.executable, "-c", r"import os; os.write(1, b'\xc3\xa9\xff')"], stdout=subprocess.PIPE) as child:
+        assert child.communicate()[0] == "é\ufffd"
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "two", "1.5"])

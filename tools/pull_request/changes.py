@@ -14,6 +14,8 @@ from mnist_cnn.common.errors import InputError
 from tools.lock import stages_of
 from tools.pull_request.report import Base, Results, Source, code, parse_results, report, reproduction
 
+_MOST_NAMED = 5  # of the files that are not committed
+
 
 def main(
     base: str,
@@ -48,8 +50,14 @@ def main(
         title = f"Experiment {code(experiment)}"
         notes.append(f"This report is on what the experiment has made{run.to_download}")
         command = shlex.join(["dvc", "exp", "run", *(word for setting in settings.split() for word in ("-S", setting))])
+    elif repro == "none" and (files_changed := _uncommitted()):
+        title += ", with changes that are not committed"
+        notes.append(
+            f"⚠️ Not committed: {files_changed}. This report is on them, too; the commands at its end give the commit "
+            "without them"
+        )
     names = _git("ls-tree", "--name-only", "HEAD", f"{pictures}/").splitlines() if shown is committed else []
-    addresses = [f"{run.raw}/{head}/{quote(name)}" for name in names if run.raw]
+    addresses = [f"{run.files}/{head}/{quote(name)}?raw=true" for name in names if run.files]
     print(report(title, notes, before, shown, Source(run.repository, head, command, addresses), sections), end="")
 
 
@@ -71,15 +79,23 @@ def _judged(
     return committed, [found.line], found.sections
 
 
+def _uncommitted() -> str:
+    """The files that differ from the last commit or are new, some of them by name; empty where there are none."""
+    names = _git("diff", "--name-only", "HEAD").splitlines()
+    names += _git("ls-files", "--others", "--exclude-standard", "--full-name").splitlines()
+    others = len(names) - _MOST_NAMED
+    return ", ".join(map(code, names[:_MOST_NAMED])) + (f" and {others} more" if others > 0 else "")
+
+
 class _Run(NamedTuple):
     """The run in GitHub Actions that this is part of; in a folder of one's own nearly all is empty.
 
-    ``repository`` and ``raw`` are where the reported commit and its files can be had, ``base`` is the branch that a
+    ``repository`` and ``files`` are where the reported commit and its files can be had, ``base`` is the branch that a
     pull request is for; ``link`` and ``to_download`` are ends of sentences.
     """
 
     repository: str = "origin"
-    raw: str = ""
+    files: str = ""
     base: str = ""
     link: str = ""
     to_download: str = ""
@@ -95,7 +111,9 @@ class _Run(NamedTuple):
         source = (event.get("pull_request", {}).get("head", {}).get("repo") or {}).get("full_name", home)
         return cls(
             repository=f"{server}/{source}",
-            raw=f"https://raw.githubusercontent.com/{source}",
+            # The reader's own session fetches pictures from there, so that those of a private repository show, too:
+            # the host of raw files knows nobody. Source: GitHub's "Basic writing and formatting syntax", images.
+            files=f"{server}/{source}/blob",
             base=os.environ.get("GITHUB_BASE_REF", ""),
             link=f" in [this run]({server}/{home}/actions/runs/{number})",
             to_download=f"; to get it: `gh run download {number} --repo {home} --name results`",

@@ -9,7 +9,9 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 
@@ -333,7 +335,7 @@ def models_table(results: Results) -> str:
 
 def _pictures(addresses: Sequence[str]) -> str:
     """Pictures, two a row, each with the letters of its file's name for those who cannot see it."""
-    names = [re.sub(r"\W", "", address.rpartition("/")[2].removesuffix(".png")) for address in addresses]
+    names = [re.sub(r"\W", "", PurePosixPath(unquote(urlsplit(address).path)).stem) for address in addresses]
     cells = [f"![{name}]({address})" for name, address in zip(names, addresses, strict=True)]
     return table(["", ""], [[*cells[i : i + 2], ""][:2] for i in range(0, len(cells), 2)], "ll")
 

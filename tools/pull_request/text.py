@@ -8,12 +8,16 @@ import unicodedata
 LONGEST_BYTES = 65_536
 
 _WORD_JOINER = "\u2060"
-# What Unicode has a reader's screen leave out, beside control and format characters. U+FE0F is not among them: it
-# gives signs such as ⚠️ their colours.
+# What Unicode has a reader's screen leave out, beside control and format characters; and two that have no ink.
+# Source: Default_Ignorable_Code_Point in DerivedCoreProperties.txt of the Unicode Character Database.
 _LEFT_OUT = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0e\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "\U0001d159\U000e0000-\U000e0fff]"
 )
 _CONTROL_OR_FORMAT = {"Cc", "Cf", "Zl", "Zp"}
+# It gives signs such as ⚠️ their colours, and means nothing elsewhere.
+_COLOUR = "\ufe0f"
+_AT = "@\ufe6b\uff20"
 # HTML takes leading zeros without end, and does without the semicolon.
 _REFERENCE = re.compile(
     r"&(?:#0*([0-9]{1,7})(?![0-9])|#[xX]0*([0-9a-fA-F]{1,6})(?![0-9a-fA-F])|([A-Za-z][A-Za-z0-9]*));?"
@@ -23,16 +27,30 @@ _REFERENCE = re.compile(
 def harmless(text: str) -> str:
     """The text with nothing in it that is not seen, and without calling anybody by name.
 
-    Invisible characters and HTML comments are removed. Behind every '@' follows a word joiner, which is not seen:
-    what stands before an '@' does not tell whether GitHub takes it for a mention, since that looks at the HTML that
-    Markdown has become. Stages' names, as in ``train@model_1``, are left as they are: they are there to be copied.
+    Invisible characters and HTML comments are removed. Other HTML than the report's own is shown as it was written,
+    and so are definitions of links and footnotes, which Markdown would not show.
+
+    Behind every '@' follows a word joiner, which is not seen: what stands before an '@' does not tell whether GitHub
+    takes it for a mention, since that looks at the HTML that Markdown has become. Stages' names, as in
+    ``train@model_1``, are left as they are: they are there to be copied.
     """
-    text = "".join(character for character in text if not _is_invisible(character))
+    text = _without_invisible(text)
     text = re.sub(r"<!--.*?(?:-->|\Z)", "", text, flags=re.DOTALL)
     # Browsers take these for comments, too; and what was around a comment may have become one.
     text = re.sub(r"<(?=[!?])", "&lt;", text)
+    text = re.sub(r"<(?=[A-Za-z/])(?!(?:/?details|/?summary|br)>)", f"<{_WORD_JOINER}", text)
+    text = text.replace("]:", f"]{_WORD_JOINER}:")
     text = _REFERENCE.sub(_harmless_reference, text)
-    return re.sub(r"(?<![\s`]train)(?<![\s`]evaluate)@", f"@{_WORD_JOINER}", text)
+    return re.sub(rf"(?<![\s`]train@)(?<![\s`]evaluate@)(?<=[{_AT}])", _WORD_JOINER, text)
+
+
+def _without_invisible(text: str) -> str:
+    kept: list[str] = []
+    for character in text:
+        coloured = character == _COLOUR and kept and unicodedata.category(kept[-1]) == "So"
+        if coloured or not _is_invisible(character):
+            kept.append(character)
+    return "".join(kept)
 
 
 def _is_invisible(character: str) -> bool:
@@ -46,7 +64,7 @@ def _harmless_reference(reference: re.Match[str]) -> str:
     decimal, hexadecimal, _ = reference.groups()
     short = f"&#{decimal};" if decimal else f"&#x{hexadecimal};" if hexadecimal else reference[0]
     meant = html.unescape(short)
-    if "@" in meant:
+    if any(sign in meant for sign in _AT):
         return reference[0] + _WORD_JOINER
     if not meant or any(map(_is_invisible, meant)):
         # Shown as it was written. Were it removed, what is around it could become another one.

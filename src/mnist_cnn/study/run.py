@@ -15,6 +15,7 @@ from torchinfo import summary
 from tqdm import tqdm
 
 from mnist_cnn.common.mnist import IMAGE_SIDE, TEST_IMAGES
+from mnist_cnn.common.processors import usable_processors
 from mnist_cnn.data.images import load_splits
 from mnist_cnn.engine.device import prepare
 from mnist_cnn.engine.predictor import TTA_VIEWS
@@ -38,7 +39,7 @@ def run_trials(
         splits: the folder that the stage ``split`` wrote.
         jobs: how many trials run at a time.
     """
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, usable_processors() // jobs)
     tasks = [(trial, prints[name], splits, shared, threads) for name, trial in trials.items()]
     names = list(trials)
     # In multiplications: an epoch of one model takes as long as four of another.
