@@ -6,7 +6,7 @@ from pathlib import Path
 from mnist_cnn.common import cli
 from mnist_cnn.common.files import write_text
 from tools.lock import blocks
-from tools.pipeline import leftovers, pipelines, without_stage
+from tools.pipeline import Pipelines, leftovers, pipelines, without_stage
 
 
 def main(root: Path) -> None:
@@ -14,12 +14,11 @@ def main(root: Path) -> None:
 
     Nothing is lost: what a stage has made is in DVC's cache or in Git.
     """
-    prune(root)
+    prune(pipelines(root))
 
 
-def prune(root: Path) -> None:
+def prune(found: Pipelines) -> None:
     """See ``main``."""
-    found = pipelines(root)
     for path in leftovers(found):
         print(f"removed {path}, which no stage makes")
         if (found.root / path).is_dir():

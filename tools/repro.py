@@ -13,6 +13,7 @@ from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.files import write_text
 from mnist_cnn.common.processors import usable_processors
 from tools.lock import in_order, stages_of
+from tools.pipeline import pipelines
 from tools.processes import interrupt, started
 from tools.prune import prune
 
@@ -34,10 +35,11 @@ def main(jobs: int, lock: Path) -> None:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         tell_of_absent(lock)
-        prune(Path())
+        found = pipelines(Path())
+        prune(found)
         if jobs > 1:
             _dvc("repro", "split")
-            names = _output("stage", "list", "--name-only").split()
+            names = found.stages[lock]
             # Its keys are the stages that are not up to date. What it misses, if anything, is left to the last call.
             stale = json.loads(_output("status", "--json"))
             models = [name.partition("@")[2] for name in names if name.startswith("train@")]

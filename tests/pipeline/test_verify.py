@@ -1,6 +1,9 @@
 """``make verify`` on a project where something does not fit."""
 
+import hashlib
+import os
 from pathlib import Path
+from typing import Any
 
 from tests.pipeline.small_project import Project, printed, run_printed
 
@@ -28,7 +31,7 @@ def test_each_fault_is_named_in_its_line(stubbed_with_pages: Project) -> None:
     project.run("git", "restore", "params.yaml")
 
     edit("src/mnist_cnn/models/model_1.py", '"""', '"""A change. ')
-    assert verify(project) == ["bad  dvc.lock: train@model_1, evaluate@model_1 (dvc repro)"]
+    assert verify(project) == ["bad  dvc.lock: settings, train@model_1, evaluate@model_1 (dvc repro)"]
     project.run("git", "restore", "src")
 
     edit("metrics/model_1.json", '"epochs": 1', '"epochs": 2')
@@ -71,3 +74,41 @@ def test_a_clone_without_data_is_verified_and_a_hook_keeps_stale_results_out(
     ended = clone.run("git", "commit", "--message", "stale", check=False)
     assert ended.returncode == 1
     assert "bad  dvc.lock: settings, report" in ended.stdout + ended.stderr
+
+
+def test_a_removed_and_a_renamed_model_leave_nothing(stubbed_with_pages: Project) -> None:
+    project = stubbed_with_pages
+    models = project.folder / "src/mnist_cnn/models"
+    (models / "model_3.py").rename(models / "renamed.py")
+    (models / "model_1.py").unlink()
+
+    def change(params: dict[str, Any]) -> None:
+        params["models"] = {"renamed": params["models"]["model_3"], "model_5": params["models"]["model_5"]}
+        params["report"]["story"] = {}
+
+    project.edit_params(change)
+    [left] = [line for line in verify(project) if line.startswith("bad  leftovers: ")]
+    assert "plots/history/model_1.csv" in left and "train@model_3" in left and "model_5" not in left
+    project.run("python", "-m", "tools.repro", "--jobs", "1", "--lock", "dvc.lock")
+    project.run("python", "-m", "tools.readme", "--root", ".")
+    assert verify(project) == []
+    listed = project.run("git", "ls-files", "--others", "--cached").stdout.splitlines()
+    there = [name for name in listed if (project.folder / name).exists()]
+    made = [name for name in there if name.startswith(("metrics/", "plots/", "checkpoints/", "data/"))]
+    assert any("renamed" in name for name in made)
+    assert not [name for name in made if "model_1" in name or "model_3" in name]
+    assert "model_1" not in project.read("dvc.lock") and "model_3" not in project.read("dvc.lock")
+
+
+def test_a_flipped_bit_in_the_cache_or_in_a_result_is_found(stubbed: Project) -> None:
+    weights = stubbed.folder / "checkpoints/model_1.safetensors"
+    whole, stat = weights.read_bytes(), weights.stat()
+    name = hashlib.md5(whole).hexdigest()
+    cached = stubbed.folder / ".dvc/cache/files/md5" / name[:2] / name[2:]
+    for file in (weights, cached):
+        file.chmod(0o644)
+        file.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    lines = [line.partition(" (")[0] for line in verify(stubbed)]
+    assert "bad  results: checkpoints/model_1.safetensors" in lines
+    assert f"bad  cache: {cached.relative_to(stubbed.folder)}" in lines
