@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from mnist_cnn.common.platforms import NEWEST, OLDEST
+
 FOLDER = Path(__file__).parents[2] / ".github/workflows"
 # PyYAML reads the key 'on' as true.
 WORKFLOWS: dict[str, dict[Any, Any]] = {path.stem: yaml.safe_load(path.read_text()) for path in FOLDER.glob("*.yml")}
@@ -184,5 +186,7 @@ def test_every_test_runs_and_unit_tests_on_every_python() -> None:
         ran |= dict.fromkeys(re.findall(r" tests/(\w+)", script), name)
     assert ran == {"unit": "tests/unit", "docs": "tests/unit", "pipeline": "tests/pipeline"}
     assert folders == ran.keys()
-    assert JOBS["tests/unit"]["strategy"]["matrix"] == {"python": ["3.10", "3.11", "3.13"]}
+    # The oldest that is promised, that of the other jobs, and the newest.
+    oldest, newest = (".".join(map(str, version)) for version in (OLDEST, NEWEST))
+    assert JOBS["tests/unit"]["strategy"]["matrix"] == {"python": [oldest, "3.11", newest]}
     assert [python["python-version"] for python in using("setup-python", "tests/pipeline")] == ["3.11"]

@@ -120,6 +120,7 @@ def test_a_checkout_uses_its_own_library_in_another_ones_environment(tmp_path: P
     for folder in (package, "src/mnist_cnn"):
         (tmp_path / folder).mkdir(parents=True)
         shutil.copy(ROOT / folder / "__init__.py", tmp_path / folder)
+    shutil.copytree(ROOT / "src/mnist_cnn/common", tmp_path / "src/mnist_cnn/common")
     program = f"import {package}, mnist_cnn; print(mnist_cnn.__file__)"
     # The environment has this checkout installed.
     ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
