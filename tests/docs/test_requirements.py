@@ -65,7 +65,8 @@ def installed(name: str, version: str) -> tuple[SpecifierSet, list[Requirement]]
         return None
     if found.version.partition("+")[0] != version:
         return None
-    return SpecifierSet(found.metadata.get("Requires-Python", "")), [Requirement(line) for line in found.requires or []]
+    pythons = SpecifierSet(str(found.metadata.json.get("requires_python", "")))
+    return pythons, [Requirement(line) for line in found.requires or []]
 
 
 def test_every_line_is_one_exact_version() -> None:
@@ -123,7 +124,7 @@ def needed(environment: dict[str, str], pins: dict[str, str]) -> Iterator[Requir
     ids=lambda env: f"{env['python_version']} {env['sys_platform']} {env['platform_machine']}",
 )
 def test_every_place_has_a_fitting_pin_of_all_that_is_needed(environment: dict[str, str]) -> None:
-    pins = {canonicalize_name(pin.name): version_of(pin) for pin in PINS if is_for(pin, environment)}
+    pins = {str(canonicalize_name(pin.name)): version_of(pin) for pin in PINS if is_for(pin, environment)}
     for wanted in needed(environment, pins):
         version = pins.get(canonicalize_name(wanted.name))
         assert version is not None and wanted.specifier.contains(version), wanted
