@@ -170,7 +170,7 @@ def test_jobs_that_train_start_from_a_cache_that_main_alone_saves() -> None:
 
     [tidy] = [step for _, step in STEPS if step.get("id") == "tidy"]
     [save] = caches("cache/save", ".dvc/cache").values()
-    assert tidy["run"] == ".venv/bin/dvc gc --workspace --force"
+    assert tidy["run"] == f".venv/bin/python -m tools.tidy --lock dvc.lock --cache {report['path']}"
     assert "always()" in tidy["if"] and "github.ref == 'refs/heads/main'" in tidy["if"]
     # After a model has failed, too, and then under a name of its own.
     assert save["if"] == "${{ always() && steps.tidy.outcome == 'success' }}"
