@@ -81,17 +81,30 @@ setup: .venv/ready .dvc/page.offline.html
 .dvc/page.offline.html: .dvc/page.html | .venv/ready
 	python -m tools.plots_page --dvc .dvc
 
+# With CPU=1 without what only a GPU needs: see docs/platforms.md. The choice is kept for later set-ups.
+CPU ?= $(wildcard .venv/cpu)
+INSTALL := python -m pip install --quiet --disable-pip-version-check
+
 # Touched at the end alone: a set-up that was interrupted is taken up again.
 .venv/ready: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"error: Python 3.10 or newer is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.x")'
+	@PYTHONPATH=src $(PYTHON) -m mnist_cnn.common.platforms
 	@echo "Setting up .venv: some minutes, a few GB"
 	$(PYTHON) -m venv .venv
-	python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
-	python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable ".[kernels]"
+ifeq ($(filter-out 0,$(CPU)),)
+	$(INSTALL) --requirement requirements.txt
+else
+	grep -Ev '^(nvidia|cuda|triton)' requirements.txt >.venv/cpu
+	$(INSTALL) --no-deps --requirement .venv/cpu
+	@python -c 'import torch' 2>/dev/null || { grep '^nvidia' requirements.txt >.venv/cpu && \
+	    echo "pip finds no PyTorch for CPUs alone, and this one needs some of CUDA's libraries to start" && \
+	    $(INSTALL) --no-deps --requirement .venv/cpu; }
+endif
+	$(INSTALL) --no-deps --no-build-isolation --editable ".[kernels]"
 	@touch $@
 
-# Exact versions for every supported Python and platform, from the ranges in pyproject.toml.
+# Exact versions for every supported Python and platform, from the ranges in pyproject.toml. Each must have wheels.
 lock: .venv/ready
 	python -m pip install --quiet uv
 	uv pip compile pyproject.toml --group dev --extra kernels --universal --python-version 3.10 --quiet \
 	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.txt
+	python -m tools.wheels --requirements requirements.txt

@@ -81,7 +81,7 @@ def main(device: str, params: Path, splits: Path, committed: Path, report: Path,
     text = [f"# Training on {device}", "", describe(device), ""]
     with tempfile.TemporaryDirectory() as scratch:
         settings = Settings(device, Path(scratch) / "params.yaml", splits, committed, Path(scratch))
-        settings.params.write_text(with_device(params.read_text(encoding="utf-8"), device), encoding="utf-8")
+        write_text(settings.params, with_device(params.read_text(encoding="utf-8"), device))
         for part in PARTS:
             print(f"[{time.monotonic() - began:.0f} s] {part.heading}...", flush=True)
             found, reason = attempt(part, settings, began + part.until * seconds)

@@ -34,7 +34,7 @@ def main(requirements: Path, splits: Path, folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir()
-    (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+    (folder / ".gitignore").write_text("*\n", encoding="utf-8", newline="\n")
     _download(pins, folder / "wheels")
     with tarfile.open(folder / "split.tar.gz", "w:gz", compresslevel=6) as archive:
         for name in SPLITS:

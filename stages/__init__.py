@@ -13,6 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from mnist_cnn.common.platforms import refusal  # noqa: E402
+
+if refusal():
+    sys.exit(f"error: {refusal()}")
+
+# No stage opens a window; matplotlib would refuse to start where a user has named a kind that it does not know.
+os.environ["MPLBACKEND"] = "agg"
 # PyTorch picks its vector instructions by the processor, and rounds otherwise with each kind. With AVX2, which all
 # x86-64 processors since 2015 have, results have the same bytes on all of them. PyTorch reads this when it is imported.
 if platform.machine() in ("x86_64", "AMD64"):

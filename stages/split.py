@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from torchvision.datasets import MNIST
+import torch
 
 from mnist_cnn.common.mnist import CLASSES
 from mnist_cnn.common.sealed import write_sealed
 from mnist_cnn.data.images import STATISTICS, Images, save_images
+from mnist_cnn.prepare.raw import load_raw
 from mnist_cnn.prepare.split import split_indices, statistics
 from mnist_cnn.settings.params import load
 from stages import run
@@ -15,8 +16,10 @@ from stages import run
 def main(params: Path, raw: Path, splits: Path) -> None:
     """Divide MNIST into a training, a validation and a test split, deskew all, and record what is in them."""
     settings = load(params).split
-    both = (MNIST(str(raw), train=train, download=False) for train in (True, False))
-    learn, test = (Images(file.data, file.targets) for file in both)
+    learn, test = (
+        Images(torch.from_numpy(pixels), torch.from_numpy(labels).long())
+        for pixels, labels in (load_raw(raw, part) for part in ("train", "t10k"))
+    )
     train, val = split_indices(learn.labels, settings.train, settings.val, settings.method, settings.seed)
     divided = {"train": learn.take(train), "val": learn.take(val), "test": test}
 

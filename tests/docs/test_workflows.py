@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from mnist_cnn.common.platforms import NEWEST, OLDEST
+
 FOLDER = Path(__file__).parents[2] / ".github/workflows"
 # PyYAML reads the key 'on' as true.
 WORKFLOWS: dict[str, dict[Any, Any]] = {path.stem: yaml.safe_load(path.read_text()) for path in FOLDER.glob("*.yml")}
@@ -118,24 +120,60 @@ def test_the_comment_follows_the_report_and_finds_what_it_handed_over() -> None:
     assert download["run-id"] == "${{ github.event.workflow_run.id }}"
 
 
+def caches(action: str, path: str) -> dict[str, dict[str, Any]]:
+    """By job, the step that restores or saves the cache of a folder; a job has one of a kind at most."""
+    found = [
+        (name, step)
+        for name, step in STEPS
+        if step.get("uses", "").startswith(f"actions/{action}@") and step["with"]["path"] == path
+    ]
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def test_main_alone_saves_caches() -> None:
+    """Those of a pull request would push main's out of the room that GitHub has."""
+    savers = {name for name, step in STEPS if re.match("actions/cache(/save)?@", step.get("uses", ""))}
+    assert savers == {"report/report"}
+    # It saves one for each Python, and for pull requests, too.
+    assert [name for name, step in STEPS if "setup-python@" in step.get("uses", "") and "cache" in step["with"]] == []
+
+
+def test_packages_come_from_one_cache_that_begins_anew_with_other_requirements() -> None:
+    restored, saved = caches("cache/restore", "~/.cache/pip"), caches("cache/save", "~/.cache/pip")
+    assert restored.keys() == {name for name, step in STEPS if step.get("run") == "make setup"}
+    assert len(restored) >= 4 and saved.keys() == {"report/report"}
+    [key] = {step["with"]["key"] for step in restored.values()}
+    assert re.findall("'(.*?)'", key) == ["requirements.txt"]
+    # Without a way to an older one: it would grow from version to version.
+    assert [step for step in restored.values() if "restore-keys" in step["with"]] == []
+    [step] = saved.values()
+    identifier = restored["report/report"]["id"]
+    assert step["if"] == (
+        f"${{{{ github.ref == 'refs/heads/main' && steps.{identifier}.outputs.cache-hit != 'true' }}}}"
+    )
+    assert step["with"]["key"] == f"${{{{ steps.{identifier}.outputs.cache-primary-key }}}}"
+    # Complete: the set-up is over. And whatever becomes of the models: they come later.
+    steps = JOBS["report/report"]["steps"]
+    runs = [found.get("run") for found in steps]
+    assert runs.index("make setup") + 1 == steps.index(step) < [found.get("id") for found in steps].index("repro")
+
+
 def test_jobs_that_train_start_from_a_cache_that_main_alone_saves() -> None:
-    [report], [experiment] = using("cache/restore", "report/report"), using("cache/restore", "experiment/experiment")
+    restored = caches("cache/restore", ".dvc/cache")
+    assert restored.keys() == {"report/report", "experiment/experiment"}
+    report, experiment = (step["with"] for step in restored.values())
     assert report == experiment
-    assert report["path"] == ".dvc/cache"
     assert report["key"].startswith(report["restore-keys"])
     # All that DVC looks at to tell whether a stage has run before.
     assert re.findall("'(.*?)'", report["key"]) == ["dvc.lock", "dvc.yaml", "params.yaml", "src/**", "stages/**"]
 
-    savers = {name for name, step in STEPS if re.match("actions/cache(/save)?@", step.get("uses", ""))}
-    assert savers == {"report/report"}
-    [tidy, save] = [
-        step for step in JOBS["report/report"]["steps"] if step.get("id") == "tidy" or "/save@" in step.get("uses", "")
-    ]
-    assert tidy["run"] == ".venv/bin/dvc gc --workspace --force"
+    [tidy] = [step for _, step in STEPS if step.get("id") == "tidy"]
+    [save] = caches("cache/save", ".dvc/cache").values()
+    assert tidy["run"] == f".venv/bin/python -m tools.tidy --lock dvc.lock --cache {report['path']}"
     assert "always()" in tidy["if"] and "github.ref == 'refs/heads/main'" in tidy["if"]
     # After a model has failed, too, and then under a name of its own.
     assert save["if"] == "${{ always() && steps.tidy.outcome == 'success' }}"
-    assert save["with"]["path"] == report["path"]
     assert "'{0}' || '{0}-partial-{1}-{2}'" in save["with"]["key"]
 
 
@@ -148,5 +186,7 @@ def test_every_test_runs_and_unit_tests_on_every_python() -> None:
         ran |= dict.fromkeys(re.findall(r" tests/(\w+)", script), name)
     assert ran == {"unit": "tests/unit", "docs": "tests/unit", "pipeline": "tests/pipeline"}
     assert folders == ran.keys()
-    assert JOBS["tests/unit"]["strategy"]["matrix"] == {"python": ["3.10", "3.11", "3.13"]}
+    # The oldest that is promised, that of the other jobs, and the newest.
+    oldest, newest = (".".join(map(str, version)) for version in (OLDEST, NEWEST))
+    assert JOBS["tests/unit"]["strategy"]["matrix"] == {"python": [oldest, "3.11", newest]}
     assert [python["python-version"] for python in using("setup-python", "tests/pipeline")] == ["3.11"]

@@ -94,25 +94,27 @@ def reproduce(project: Project) -> None:
     project.commit()
 
 
+def small_copy(folder: Path, mirror: Path) -> Project:
+    """The repository with small data, not reproduced."""
+    copy_repository(folder, lambda name: not name.startswith(NOT_COPIED))
+    # Stages accept the known files alone: in this copy, the small ones are known.
+    source = folder / "src/mnist_cnn/prepare/raw.py"
+    program = source.read_text()
+    for file in mirror.iterdir():
+        content = gzip.decompress(file.read_bytes())
+        known = f'RawFile(size={len(content)}, md5="{hashlib.md5(content).hexdigest()}")'
+        program, replaced = re.subn(rf'("{file.stem}": )RawFile\(.*\)', rf"\1{known}", program)
+        assert replaced == 1
+    source.write_text(program)
+    project = Project(folder, mirror)
+    shrink(project, MODELS)
+    return project
+
+
 @pytest.fixture(scope="session")
 def reproduced(shared: Path, mirror: Path) -> Project:
     """The repository with small data, reproduced and committed."""
-
-    def make(folder: Path) -> None:
-        copy_repository(folder, lambda name: not name.startswith(NOT_COPIED))
-        # The download stage accepts the canonical files alone: in this copy, the small files' sums are canonical.
-        source = folder / "src/mnist_cnn/prepare/download.py"
-        program = source.read_text()
-        for file in mirror.iterdir():
-            digest = hashlib.md5(gzip.decompress(file.read_bytes())).hexdigest()
-            program, replaced = re.subn(rf'("{file.stem}": )"\w+"', rf'\1"{digest}"', program)
-            assert replaced == 1
-        source.write_text(program)
-        project = Project(folder, mirror)
-        shrink(project, MODELS)
-        reproduce(project)
-
-    return Project(once(shared / "reproduced", make), mirror)
+    return Project(once(shared / "reproduced", lambda folder: reproduce(small_copy(folder, mirror))), mirror)
 
 
 @pytest.fixture(scope="session")

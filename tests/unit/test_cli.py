@@ -129,6 +129,13 @@ def test_a_checkout_uses_its_own_library_in_another_ones_environment(tmp_path: P
     assert Path(ended.stdout.strip()) == tmp_path / "src/mnist_cnn/__init__.py"
 
 
+def test_a_stage_starts_whatever_window_matplotlib_is_to_open(tmp_path: Path) -> None:
+    environment = os.environ | {"MPLBACKEND": "unknown", "MPLCONFIGDIR": str(tmp_path)}
+    command = [sys.executable, "-c", "import stages, matplotlib; print(matplotlib.get_backend())"]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "agg"
+
+
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other processors have other instructions")
 def test_stages_compute_with_the_same_instructions_on_all_processors() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "ATEN_CPU_CAPABILITY"}

@@ -6,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 import pytest
 import torch
@@ -133,7 +133,8 @@ def test_a_figure_neither_changes_matplotlibs_settings_nor_depends_on_them(
     tmp_path: Path, draw: Callable[[list[ModelResult]], Figure]
 ) -> None:
     plain = saved(draw(several()), tmp_path / "plain.png")
-    with matplotlib.rc_context({"font.size": 20, "axes.grid": False, "savefig.dpi": 30, "figure.facecolor": "red"}):
+    # As a user's own file of settings may: styles that change nearly all of them.
+    with matplotlib.style.context(["classic", "dark_background", {"font.family": "serif", "savefig.bbox": "tight"}]):
         before = dict(matplotlib.rcParams)
         assert saved(draw(several()), tmp_path / "other.png") == plain
         assert dict(matplotlib.rcParams) == before

@@ -21,6 +21,8 @@ _DASHES = ("-", (0, (6, 2)), (0, (3, 1.5)), (0, (6, 2, 1.5, 2)), "-", (0, (1, 1)
 NEUTRAL = "#444444"
 
 _STYLE: Any = {
+    # The one that comes with matplotlib: others of its list, where a machine has them, would lend it their characters.
+    "font.family": ["DejaVu Sans"],
     "font.size": 11,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
@@ -41,8 +43,10 @@ _STYLE: Any = {
     "figure.constrained_layout.w_pad": 0.1,
 }
 
-# Each function that draws does so in this style, and leaves matplotlib's own as it was.
-styled = matplotlib.rc_context(_STYLE)
+# Each function that draws does so in this style and with matplotlib's defaults, whatever a user's own file of settings
+# says, and leaves matplotlib's settings as they were. Which window would show a picture is no part of them.
+_DEFAULTS = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith("backend")}
+styled = matplotlib.rc_context(_DEFAULTS | _STYLE)
 
 
 @styled

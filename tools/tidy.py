@@ -1,0 +1,41 @@
+"""DVC's cache, cut down to what this folder has, for later runs to start from."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from mnist_cnn.common import cli
+from mnist_cnn.common.files import atomic_write
+
+
+def main(lock: Path, cache: Path) -> None:
+    """Remove from DVC's cache what the lock file does not name. Data and checkpoints stay, and so do results.
+
+    'dvc gc' alone would remove results that are in Git. But DVC takes a run from its cache only where that has all the
+    run has made: without a model's history, for one, it would train the model again.
+    """
+    ended = subprocess.run([sys.executable, "-m", "dvc", "gc", "--workspace", "--force"])
+    if ended.returncode:
+        sys.exit(ended.returncode)
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"].values()
+    for out in (out for stage in stages for out in stage.get("outs", [])):
+        _keep(Path(out["path"]), out["md5"], cache)
+
+
+def _keep(file: Path, md5: str, cache: Path) -> None:
+    """Put a file back into the cache if it is still what the lock file says. Read-only, as DVC has them."""
+    kept = cache / "files" / "md5" / md5[:2] / md5[2:]
+    if kept.exists() or not file.is_file():
+        return
+    content = file.read_bytes()
+    if hashlib.md5(content).hexdigest() == md5:
+        with atomic_write(kept) as temporary:
+            temporary.write_bytes(content)
+            temporary.chmod(0o444)
+
+
+if __name__ == "__main__":
+    cli.run(main)
