@@ -5,10 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
 from mnist_cnn.common import cli
 from mnist_cnn.common.files import atomic_write
+from tools.lock import stages_of
 
 
 def main(lock: Path, cache: Path) -> None:
@@ -20,7 +19,7 @@ def main(lock: Path, cache: Path) -> None:
     ended = subprocess.run([sys.executable, "-m", "dvc", "gc", "--workspace", "--force"])
     if ended.returncode:
         sys.exit(ended.returncode)
-    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"].values()
+    stages = stages_of(lock.read_text(encoding="utf-8"), lock).values()
     for out in (out for stage in stages for out in stage.get("outs", [])):
         _keep(Path(out["path"]), out["md5"], cache)
 
