@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from mnist_cnn.common import cli
+from mnist_cnn.common.errors import InputError
 from tools.pages import filled, pages
 
 
@@ -24,6 +25,8 @@ def main(root: Path) -> None:
     locks = {
         name: yaml.safe_load(Path(name).read_text(encoding="utf-8")) for name in _lines("git", "ls-files", "*dvc.lock")
     }
+    if "dvc.lock" not in locks:
+        raise InputError("dvc.lock: is not in Git, and what Git has is verified; 'git add .' puts this folder there")
     status = json.loads(_output("dvc", "status", "--json"))
     deleted = _lines("git", "ls-files", "--deleted")
     outdated = [str(page) for page in pages(root) if filled(page, root) != page.read_text(encoding="utf-8")]
@@ -112,10 +115,10 @@ def _lines(*command: str) -> list[str]:
 
 
 def _output(*command: str) -> str:
-    """What a command prints; ends this process where it fails."""
-    ended = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8")
+    """What a command prints. Raises InputError with what it says where it fails."""
+    ended = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if ended.returncode:
-        sys.exit(f"error: '{' '.join(command)}' failed")
+        raise InputError(f"{' '.join(command)}: {' '.join(ended.stderr.split()) or f'status {ended.returncode}'}")
     return ended.stdout
 
 
