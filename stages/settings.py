@@ -1,6 +1,8 @@
 """Refuse what cannot work, before any other stage runs."""
 
 import os
+import subprocess
+import time
 from pathlib import Path
 
 from mnist_cnn.common.errors import InputError, about
@@ -10,18 +12,24 @@ from mnist_cnn.settings.libraries import COMPUTING, DRAWING, check_installed, pi
 from mnist_cnn.settings.params import load
 from stages import run
 
+_RECENT_S = 60
+
 
 def main(params: Path, requirements: Path, checked: Path, computing: Path, drawing: Path) -> None:
     """Check params.yaml as a whole, and whether this machine can do it; note the libraries that results follow from.
 
     Every stage comes after this one, so what is refused here costs nothing.
     """
+    # An experiment of the user's own folder; those of --temp and --queue have one of their own.
+    in_users_folder = "DVC_EXP_NAME" in os.environ and ".dvc" not in Path.cwd().parts
+    if in_users_folder:
+        _show_git_what_dvc_wrote()
     try:
         settings = load(params)
         with about(str(params)):
             check_feasible(settings)
     except InputError as error:
-        raise InputError(f"{error}{_way_back(params)}") from None
+        raise InputError(f"{error}{_way_back(params) if in_users_folder else ''}") from None
     # The same whatever the settings: that they have changed concerns the stages that read them, and no other.
     write_text(checked, "All settings are known and within their bounds.\n")
     # These change with a version alone, not with the rest of the file.
@@ -30,12 +38,27 @@ def main(params: Path, requirements: Path, checked: Path, computing: Path, drawi
         check_installed(file)
 
 
+def _show_git_what_dvc_wrote() -> None:
+    """Give the files in Git that DVC has just written a time one second later.
+
+    DVC begins an experiment by putting all files back to the last commit, which Git's index takes note of, and then
+    writes the changed ones. Git knows a changed file by its size and by the second: where an experiment fails, it
+    would take those of equal size for unchanged, in 'git status' as in 'git restore' and 'git commit --all'.
+    """
+    listed = subprocess.run(["git", "ls-files", "-z"], stdout=subprocess.PIPE).stdout
+    for name in filter(None, listed.split(b"\0")):
+        if os.path.lexists(name):
+            found = os.lstat(name)
+            if found.st_mtime > time.time() - _RECENT_S:
+                os.utime(name, ns=(found.st_atime_ns, found.st_mtime_ns + 10**9), follow_symlinks=False)
+
+
 def _way_back(params: Path) -> str:
-    """What to do about settings that 'dvc exp run -S' has written into the file of the user's own folder."""
-    in_its_own_folder = ".dvc" in Path.cwd().parts  # --temp and --queue
-    if "DVC_EXP_NAME" not in os.environ or in_its_own_folder:
-        return ""
-    return f"\n{params} keeps what 'dvc exp run' wrote; 'git restore {params}' takes it back to the last commit"
+    """What to do about settings that 'dvc exp run -S' has written into the file; the user's own may be there, too."""
+    return (
+        f"\n{params} keeps what 'dvc exp run' wrote: run it again with what is allowed, or go back to the last commit "
+        f"by 'git stash push {params}', which throws nothing away"
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What every test gets: one thread, and global random state and PyTorch's settings put back after it."""
 
+import os
 import random
 from collections.abc import Iterator
 
@@ -11,6 +12,10 @@ from hypothesis import settings
 # A slow machine is no fault: nothing is asserted of time.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+# Git sets them for its hooks and for what it starts; tests' own repositories would be taken for this one.
+for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"):
+    os.environ.pop(name, None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

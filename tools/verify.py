@@ -26,6 +26,8 @@ def main(root: Path, cache: str) -> None:
     """
     if cache not in ("named", "all"):
         raise InputError(f"cache: {cache!r} is not allowed; allowed: named, all")
+    if "dvc.lock" not in _lines("git", "ls-files", "dvc.lock"):
+        raise InputError("dvc.lock: is not in Git, and what Git has is verified; 'git add .' puts this folder there")
     found = pipelines(root)
     locks = {str(lock): {"stages": locked(root, lock)} for lock in found.stages if (root / lock).exists()}
     status = json.loads(_output("dvc", "status", "--json"))
@@ -146,10 +148,10 @@ def _lines(*command: str) -> list[str]:
 
 
 def _output(*command: str) -> str:
-    """What a command prints; ends this process where it fails."""
-    ended = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8")
+    """What a command prints. Raises InputError with what it says where it fails."""
+    ended = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if ended.returncode:
-        sys.exit(f"error: '{' '.join(command)}' failed")
+        raise InputError(f"{' '.join(command)}: {' '.join(ended.stderr.split()) or f'status {ended.returncode}'}")
     return ended.stdout
 
 

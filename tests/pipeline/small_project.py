@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.helpers import ROOT
@@ -83,8 +84,10 @@ class Project:
 def copy_repository(folder: Path, wanted: Callable[[str], bool]) -> None:
     """Copy this repository's files, as they are now, of those names that are wanted."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, listed.split("\0")):
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.fail(f"{ROOT} is not in Git, which lists what to copy; 'git init' puts it there", pytrace=False)
+    for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file() and wanted(name):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)

@@ -2,8 +2,11 @@
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.pipeline.small_project import Project, printed, run_printed
 
@@ -43,6 +46,23 @@ def test_each_fault_is_named_in_its_line(stubbed_with_pages: Project) -> None:
     edit("README.md", "| **model_1** |", "| **model one** |")
     assert verify(project) == ["bad  pages: README.md (make readme)"]
     project.run("git", "restore", "README.md")
+
+
+@pytest.mark.parametrize("how", ["submodule", "folder"])
+def test_a_project_within_another_repository_is_verified(stubbed_with_pages: Project, tmp_path: Path, how: str) -> None:
+    outer, folder = Project(tmp_path / "outer", stubbed_with_pages.mirror), stubbed_with_pages.folder
+    outer.folder.mkdir()
+    outer.run("git", "init", "--quiet")
+    if how == "submodule":
+        outer.run("git", "-c", "protocol.file.allow=always", "submodule", "add", "--quiet", str(folder), "inner")
+    else:
+        outer.run("git", "clone", "--quiet", str(folder), "inner")
+        shutil.rmtree(outer.folder / "inner/.git")
+        outer.commit()
+    inner = Project(outer.folder / "inner", outer.mirror)
+    assert verify(inner) == []
+    inner.edit_params(lambda params: params.update(model="model_1"))
+    assert verify(inner) == ["bad  dvc.lock: settings, report (dvc repro)"]
 
 
 def test_what_the_remote_lacks_is_named(stubbed_with_pages: Project, tmp_path: Path) -> None:

@@ -17,5 +17,5 @@ def tiny_project(folder: Path, files: dict[str, bytes]) -> Project:
 
 
 def objects(cache: Path) -> dict[str, Path]:
-    """The files of DVC's cache, or of a remote, by the MD5 sum that names them."""
-    return {path.parent.name + path.name: path for path in cache.glob("files/md5/*/*")}
+    """The files of DVC's cache, or of a remote, by the MD5 sum that names them. A dot begins the unfinished."""
+    return {path.parent.name + path.name: path for path in cache.glob("files/md5/*/[!.]*")}

@@ -1,5 +1,6 @@
 """The benchmark's arithmetic and its table; tests/pipeline runs it for real."""
 
+import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -249,8 +250,9 @@ def test_a_worker_that_fails_is_named_with_its_reason() -> None:
 
 def test_a_worker_takes_the_compiled_kernels_from_the_folder_that_it_is_given(tmp_path: Path) -> None:
     # A library that cannot be loaded shows where it was looked for.
-    library = tmp_path / Path(kernels.load()._name).name
-    library.touch()
+    name = Path(kernels.load()._name).stem.rpartition("-")[0]
+    library = tmp_path / f"{name}-{hashlib.sha256(b'no library').hexdigest()[:16]}.so"
+    library.write_bytes(b"no library")
     with pytest.raises(InputError, match=f"compilation of model_5 failed: .*{library}"):
         compare.run_worker({"task": "compilation", "model": "model_5"}, cache=tmp_path)
 

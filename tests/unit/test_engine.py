@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.files import cache_folder
 from mnist_cnn.engine import native
 from mnist_cnn.engine.execution import ExecutionConfig, choose_engine
 from mnist_cnn.engine.native import NativeNetwork
@@ -121,10 +122,10 @@ def test_kernels_are_compiled_once_into_the_environment_or_the_folder_named(
     monkeypatch.delenv("MNIST_CNN_CACHE", raising=False)
     compiled, made = Path(kernels.load()._name), []
 
-    def compile_anew(library: Path) -> None:
-        made.append(library)
-        library.parent.mkdir(parents=True)
-        shutil.copy(compiled, library)
+    def compile_anew() -> Path:
+        made.append(cache_folder() / compiled.name)
+        cache_folder().mkdir(parents=True)
+        return Path(shutil.copy(compiled, cache_folder()))
 
     monkeypatch.setattr(kernels, "_compile", compile_anew)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))

@@ -180,6 +180,24 @@ def test_a_pull_request_from_a_fork_shows_the_forks_pictures_and_commands(
     assert f"git fetch https://github.com/owner/project {head}\n" in render()
 
 
+def test_a_folder_of_a_larger_repository_is_compared_with_itself(
+    repository: Repository, render: Render, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GITHUB_SERVER_URL", "https://github.com")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "owner/larger")
+    monkeypatch.setenv("GITHUB_RUN_ID", "5")
+    (tmp_path / "event.json").write_text("{}")
+    monkeypatch.setenv("GITHUB_EVENT_PATH", str(tmp_path / "event.json"))
+    files = [file.name for file in repository.folder.iterdir() if file.name != ".git"]
+    (repository.folder / "inner").mkdir()
+    repository.git("mv", *files, "inner")
+    head = repository.commit()
+    monkeypatch.chdir(repository.folder / "inner")
+    text = render(base="HEAD", repro="success")
+    assert "- ✅ `make repro` " in text and "No change: " in text
+    assert f"https://github.com/owner/larger/blob/{head}/inner/plots/pictures/a%20picture.png" in text
+
+
 def test_a_reproduced_branch_says_so_and_shows_what_is_committed(repository: Repository, render: Render) -> None:
     assert "- ✅ `make repro` " in render(repro="success")
     moved = repository.move(0.05)

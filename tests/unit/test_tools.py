@@ -14,7 +14,7 @@ import vl_convert
 
 from mnist_cnn.common.errors import InputError
 from stages.study import number_of_jobs
-from tools import plots_page, readme, show
+from tools import plots_page, readme, show, verify
 from tools.lock import in_order
 from tools.objects import damaged_objects
 from tools.pages import filled, pages
@@ -141,6 +141,21 @@ def test_results_are_altered_if_changed_or_deleted_from_git_and_not_if_they_are_
     status = {"first": ["changed command", {"changed outs": outs}]}
     assert altered(status, []) == ["plots/a.csv"]
     assert altered(status, ["metrics/model_1.json"]) == ["metrics", "plots/a.csv"]
+
+
+def git(*arguments: str) -> None:
+    subprocess.run(["git", *arguments], check=True, capture_output=True)
+
+
+def test_what_is_not_in_git_is_refused_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    (tmp_path / "dvc.lock").write_text("stages: {}\n")
+    for prepare, fault in ((lambda: None, "not a git repository"), (lambda: git("init"), "dvc.lock")):
+        prepare()
+        with pytest.raises(InputError, match=fault) as refused:
+            verify.main(tmp_path)
+        assert "\n" not in str(refused.value)
 
 
 # ---- show

@@ -104,7 +104,7 @@ def scratch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def flipped(content: bytes, place: int) -> bytes:
-    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+    return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
 
 
 # ---- by pip
@@ -118,7 +118,7 @@ def test_the_wheel_gives_the_files_byte_for_byte(wheels: Path, scratch: Path) ->
 
 
 # The last one is as long as the known one, and pip takes it: it does not look into the member.
-@pytest.mark.parametrize("wheel", [None, WHEEL[:-1], b"", flipped(WHEEL, WHEEL.index(WHEEL_MEMBER.encode()) + 100)])
+@pytest.mark.parametrize("wheel", [None, WHEEL[:-1], flipped(WHEEL, WHEEL.index(WHEEL_MEMBER.encode()) + 100)])
 def test_another_wheel_or_none_is_refused_unopened(
     wheels: Path, monkeypatch: pytest.MonkeyPatch, wheel: bytes | None
 ) -> None:
@@ -254,7 +254,7 @@ def test_the_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert trap.exists()
 
 
-# Where the directory of the zip file tells of the member: its version is 40 bytes before the name, flags follow.
+# Where the directory of the zip file tells of the member.
 ENTRY = WHEEL.rindex(WHEEL_MEMBER.encode()) - 46
 
 
@@ -262,7 +262,7 @@ ENTRY = WHEEL.rindex(WHEEL_MEMBER.encode()) - 46
     "wheel",
     [
         flipped(WHEEL, ENTRY),
-        flipped(WHEEL, ENTRY + 7),  # of a far version
+        flipped(WHEEL, ENTRY + 6),  # of a far version
         flipped(WHEEL, ENTRY + 8),  # encrypted
         flipped(WHEEL, len(WHEEL) - 4),  # the directory elsewhere
         packed(None),
@@ -335,15 +335,15 @@ def unpacked(wheel: bytes) -> dict[str, bytes] | None:
 DIRECTORY = WHEEL.index(b"PK\x01\x02")
 
 
-# Three hundred wheels.
-@settings(max_examples=300)
+# Two hundred wheels.
+@settings(max_examples=200)
 @given(wheel=mutated(WHEEL) | mutated(WHEEL[DIRECTORY:]).map(lambda end: WHEEL[:DIRECTORY] + end) | st.binary())
 def test_any_wheel_gives_files_of_the_known_sizes_or_is_refused(wheel: bytes) -> None:
     assert unpacked(wheel) == FILES or wheel != WHEEL
 
 
-# Three hundred archives in a wheel, and pickles in an archive.
-@settings(max_examples=300)
+# Two hundred archives in a wheel, and pickles in an archive.
+@settings(max_examples=200)
 @given(member=mutated(MEMBER) | mutated(PICKLE).map(gzip.compress) | st.binary() | st.binary().map(gzip.compress))
 def test_any_pickle_gives_files_of_the_known_sizes_or_is_refused(member: bytes) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:

@@ -56,8 +56,8 @@ def main(
             f"⚠️ Not committed: {files_changed}. This report is on them, too; the commands at its end give the commit "
             "without them"
         )
-    names = _git("ls-tree", "--name-only", "HEAD", f"{pictures}/").splitlines() if shown is committed else []
-    addresses = [f"{run.files}/{head}/{quote(name)}?raw=true" for name in names if run.files]
+    names = _git("ls-tree", "--full-name", "--name-only", "HEAD", f"{pictures}/").splitlines()
+    addresses = [f"{run.files}/{head}/{quote(name)}?raw=true" for name in names if run.files and shown is committed]
     print(report(title, notes, before, shown, Source(run.repository, head, command, addresses), sections), end="")
 
 
@@ -154,8 +154,8 @@ def _stages(lock: str | None) -> dict[str, Any]:
 
 
 def _committed(revision: str, file: Path) -> str | None:
-    """A file's text at a revision, or None where it has none."""
-    shown = subprocess.run(["git", "show", f"{revision}:{file.as_posix()}"], capture_output=True, encoding="utf-8")
+    """A file's text at a revision, or None where it has none; this folder may be part of a larger repository."""
+    shown = subprocess.run(["git", "show", f"{revision}:./{file.as_posix()}"], capture_output=True, encoding="utf-8")
     return None if shown.returncode else shown.stdout
 
 
