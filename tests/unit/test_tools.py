@@ -154,7 +154,7 @@ def test_what_is_not_in_git_is_refused_in_a_line(tmp_path: Path, monkeypatch: py
     for prepare, fault in ((lambda: None, "not a git repository"), (lambda: git("init"), "dvc.lock")):
         prepare()
         with pytest.raises(InputError, match=fault) as refused:
-            verify.main(tmp_path)
+            verify.main(tmp_path, "named")
         assert "\n" not in str(refused.value)
 
 
