@@ -380,12 +380,12 @@ def test_a_server_that_drips_is_left(
 
 def test_a_slow_server_that_keeps_going_is_not_left(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     def slowly() -> Iterator[bytes]:
-        for start in range(0, len(CONTENT), 2):
-            time.sleep(0.05)
-            yield CONTENT[start : start + 2]
+        for place in range(0, len(CONTENT), 2):
+            yield CONTENT[place : place + 2]
+            time.sleep(0.1)
 
-    monkeypatch.setattr(mirrors, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(mirrors, "SLOWEST_BYTES_PER_S", 5)
+    monkeypatch.setattr(mirrors, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(mirrors, "SLOWEST_BYTES_PER_S", 0.1)
     assert mirror_source(serve({FAULTY: Answer(slowly())}).address)(FAULTY) == CONTENT
 
 
