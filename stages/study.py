@@ -18,7 +18,7 @@ from mnist_cnn.study.settings import load_study
 from stages import run
 
 
-def main(params: Path, study: Path, splits: Path, records: Path) -> None:
+def main(params: Path, study: Path, splits: Path, computing: Path, records: Path) -> None:
     """Train every model with many seeds, in parallel; go on where an earlier call stopped.
 
     As many at a time as there are processors, or as the environment's JOBS says. A trial that fails is named at the
@@ -30,7 +30,8 @@ def main(params: Path, study: Path, splits: Path, records: Path) -> None:
     settings = load(params)
     trials = plan(settings, load_study(study, settings))
     jobs = number_of_jobs(os.environ.get("JOBS", ""))
-    data = digest_of([*(splits / f"{name}.safetensors" for name in ("train", "val", "test")), splits / STATISTICS])
+    images = [splits / f"{name}.safetensors" for name in ("train", "val", "test")]
+    data = digest_of([*images, splits / STATISTICS, computing])
     execution = prepare(settings.train)
     prints = {name: fingerprint(trial, data, execution) for name, trial in trials.items()}
     todo = {name: trial for name, trial in trials.items() if fingerprint_of_record(records, name) != prints[name]}

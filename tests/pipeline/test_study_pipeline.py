@@ -115,7 +115,7 @@ def test_an_interrupted_study_ends_everywhere_and_goes_on_where_it_was(study: Pr
     for name in ("own/model_1-1", "own/model_1-2"):
         (study.folder / f"study/records/{name}.json").unlink()
     command = ["-m", "stages.study", "--params", "params.yaml", "--study", "study/params.yaml"]
-    command += ["--splits", "data/split", "--records", "study/records"]
+    command += ["--splits", "data/split", "--computing", "data/libraries/computing.txt", "--records", "study/records"]
     with study.start_in_background("python", *command) as process:
         try:
             assert process.stdout is not None

@@ -95,6 +95,26 @@ def test_the_same_trial_gives_the_same_record_and_another_seed_does_not() -> Non
     assert first["misclassified"] != measure(TRIAL._replace(seed=2), SPLITS, NATIVE, print)["misclassified"]
 
 
+class Killed(Exception):
+    """The trial's process ends here."""
+
+
+def test_a_trial_that_was_ended_goes_on_to_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNIST_CNN_CACHE", str(tmp_path))
+    expected, calls = measure(TRIAL, SPLITS, NATIVE, print), []
+
+    def die(epoch: int) -> None:
+        calls.append(epoch)
+        if epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        measure(TRIAL, SPLITS, NATIVE, die, "this trial")
+    assert measure(TRIAL, SPLITS, NATIVE, calls.append, "this trial") == expected
+    assert calls == [1, 2, 2]
+    assert list((tmp_path / "training").iterdir()) == []
+
+
 def test_recipes_that_compete_do_not_see_the_test_set() -> None:
     trial = TRIAL._replace(tested=False)
     assert set(module.splits_of(trial)) == {"train", "val"} == set(module.splits_of(TRIAL)) - {"test"}

@@ -86,12 +86,12 @@ def digest_of(files: list[Path]) -> str:
 
 
 def fingerprint(trial: Trial, data: str, execution: ExecutionConfig) -> str:
-    """A name for what a trial's result follows from, settings, code and images: 64 hexadecimal digits.
+    """A name for what a trial's result follows from: settings, code, and ``data``; 64 hexadecimal digits.
 
-    Neither the machine nor the libraries' versions are in it, nor comments and docstrings of the Python code.
+    The machine is not in it, nor are comments and docstrings of the Python code.
 
     Args:
-        data: the images' name, by ``digest_of``.
+        data: a name for the images and the libraries' versions, by ``digest_of``.
     """
     settings = {**trial._asdict(), "recipe": trial.recipe.model_dump()}
     computing = [execution.device.type, execution.engine, execution.precision]
