@@ -17,6 +17,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from mnist_cnn.common.files import cache_folder
 from tests.helpers import ROOT, idx, squares
 from tests.pipeline.small_project import MODELS, STUBBED_MODELS, STUDY, Project, copy_repository
 
@@ -39,6 +40,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads of PyTorch and of the kernels would wait for those of other tests; results do not depend on them."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def own_states(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No training goes on where another test's was interrupted; the compiled kernels are those that are there."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    for library in cache_folder().glob("kernels-*"):
+        shutil.copy(library, folder)
+    monkeypatch.setenv("MNIST_CNN_CACHE", str(folder))
 
 
 @pytest.fixture(scope="session")

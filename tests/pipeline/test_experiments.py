@@ -126,7 +126,7 @@ def test_daily_commands_run_as_printed(stubbed_with_pages: Project) -> None:
     assert "up to date" in output["dvc repro"]
     names = ("model_1", "model_3", "model_5")
     assert all(f"metrics/{name}.json" in output["dvc metrics show --md"] for name in names)
-    assert [line.split()[0] for line in output["make verify"].splitlines()] == ["ok"] * 4
+    assert {line.split()[0] for line in output["make verify"].splitlines()} == {"ok"}
     assert "metrics/model_5.json" in output["dvc metrics diff"]
     project.run("git", "checkout", "--quiet", ".")
     project.dvc("checkout")

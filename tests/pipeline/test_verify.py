@@ -129,6 +129,7 @@ def test_a_flipped_bit_in_the_cache_or_in_a_result_is_found(stubbed: Project) ->
         file.chmod(0o644)
         file.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        file.chmod(0o444)  # DVC believes what is read-only
     lines = [line.partition(" (")[0] for line in verify(stubbed)]
     assert "bad  results: checkpoints/model_1.safetensors" in lines
     assert f"bad  cache: {cached.relative_to(stubbed.folder)}" in lines
