@@ -27,7 +27,7 @@ def test_a_stale_pipeline_is_a_note_beside_the_one_at_the_top_and_a_fault_there(
     project.commit()
 
     def verify() -> tuple[int, list[str]]:
-        ended = project.run("python", "-m", "tools.verify", "--root", ".", check=False)
+        ended = project.run("python", "-m", "tools.verify", "--root", ".", "--cache", "named", check=False)
         return ended.returncode, [line for line in ended.stdout.splitlines() if not line.startswith("ok ")]
 
     (project.folder / "study/plan.yaml").write_text("two")

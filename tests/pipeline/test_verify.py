@@ -122,10 +122,11 @@ def test_a_removed_and_a_renamed_model_leave_nothing(stubbed_with_pages: Project
 
 def test_a_flipped_bit_in_the_cache_or_in_a_result_is_found(stubbed: Project) -> None:
     weights = stubbed.folder / "checkpoints/model_1.safetensors"
-    whole, stat = weights.read_bytes(), weights.stat()
+    whole = weights.read_bytes()
     name = hashlib.md5(whole).hexdigest()
     cached = stubbed.folder / ".dvc/cache/files/md5" / name[:2] / name[2:]
     for file in (weights, cached):
+        stat = file.stat()
         file.chmod(0o644)
         file.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
