@@ -130,7 +130,7 @@ def _card() -> str:
     """Name, memory and driver; not asked of PyTorch, which would set up the device in this process for it."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     with suppress(OSError, subprocess.SubprocessError, ValueError):
-        asked = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+        asked = subprocess.run(query, capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=True)
         name, memory, driver = asked.stdout.partition("\n")[0].split(", ")
         return f"{name}, {memory}, driver {driver}"
     return torch.cuda.get_device_name(0)
@@ -146,7 +146,9 @@ def call(*command: str, end: float) -> str:
     if left < 1:
         raise PartError("no time was left")
     try:
-        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=left)
+        done = subprocess.run(
+            [sys.executable, *command], capture_output=True, encoding="utf-8", errors="replace", timeout=left
+        )
     except subprocess.TimeoutExpired:
         raise PartError(f"not ready after {left:.0f} s") from None
     if done.returncode:
@@ -204,7 +206,8 @@ def train_model(settings: Settings, model: str, end: float) -> list[str]:
     )  # fmt: skip
     measured = time.monotonic()
     mine, theirs = (
-        json.loads(file.read_text()) for file in (made / "metrics.json", settings.committed / f"{model}.json")
+        json.loads(file.read_text(encoding="utf-8"))
+        for file in (made / "metrics.json", settings.committed / f"{model}.json")
     )
     cells = [f"{model} ({mine['engine']})"]
     for key in ("test_accuracy", "val_accuracy"):

@@ -60,7 +60,7 @@ def pinned(requirements: str) -> list[str]:
 def _download(pins: list[str], folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     done = subprocess.run(
-        [*command, "--only-binary=:all:", *TARGET, "--dest", str(folder), *pins], capture_output=True, text=True
+        [*command, "--only-binary=:all:", *TARGET, "--dest", str(folder), *pins], capture_output=True, encoding="utf-8"
     )
     if done.returncode:
         raise InputError(f"pip: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")

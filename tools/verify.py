@@ -122,7 +122,13 @@ def _leftovers(found: Pipelines) -> list[str]:
 
 
 def _outdated_pages(root: Path) -> list[str]:
-    return [str(page) for page in pages(root) if filled(page, root) != page.read_text(encoding="utf-8")]
+    def is_filled(page: Path) -> bool:
+        try:
+            return filled(page, root) == page.read_text(encoding="utf-8")
+        except InputError:  # a page or a result is missing
+            return False
+
+    return [str(page) for page in pages(root) if not is_filled(page)]
 
 
 def _damaged(found: Pipelines, locks: Mapping[str, dict[str, Any]], cache: str) -> list[str]:

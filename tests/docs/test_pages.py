@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mnist_cnn.common.platforms import MACHINES, NEWEST, OLDEST
 from tests.helpers import ROOT
 from tools.pages import filled, pages
 
@@ -85,6 +86,15 @@ def test_the_commands_without_make_are_makes_own() -> None:
     for command in blocks(page):
         if command not in ("source .venv/bin/activate", "dvc repro"):
             assert command.removesuffix("pytest") in makefile, command
+
+
+def test_the_pages_promise_the_places_that_set_up_allows() -> None:
+    pythons = " to ".join(".".join(map(str, version)) for version in (OLDEST, NEWEST))
+    assert f"Python {pythons}," in README
+    rows = [row.split(" | ") for row in PAGES["docs/platforms.md"].splitlines() if row.startswith("| ")]
+    named = {"AMD64": "x86-64", "x86_64": "x86-64"}
+    machines = [named.get(machine, machine) for machines in MACHINES.values() for machine in machines]
+    assert sorted(row[1] for row in rows if row[2] == pythons) == sorted(machines)
 
 
 def test_the_first_commands_are_the_two_that_set_everything_up() -> None:

@@ -97,7 +97,7 @@ def _compile() -> Path:
         output = Path(scratch) / "kernels.so"
         command = [sys.executable, "-m", "ziglang", "cc", *_OPTIONS, str(_SOURCE), "-o", str(output)]
         environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": str(Path(scratch) / "zig")}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace")
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[0]
             raise InputError(
