@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -169,4 +170,6 @@ def _git(*arguments: str) -> str:
 
 
 if __name__ == "__main__":
+    # A document, whatever the terminal.
+    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     cli.run(main)
