@@ -26,25 +26,49 @@ if platform.machine() in ("x86_64", "AMD64"):
     os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 
 from mnist_cnn.common import cli, process  # noqa: E402
+from mnist_cnn.common.errors import InputError  # noqa: E402
 from mnist_cnn.common.inputs import StageInputs  # noqa: E402
+from mnist_cnn.common.libraries import check_installed  # noqa: E402
 
-process.quiet_while_starting()
-# Read before the stage's own code is imported: an edit in the seconds that PyTorch takes would not be seen later.
-_inputs = StageInputs(os.environ["DVC_STAGE"]) if process.is_starting() and "DVC_STAGE" in os.environ else None
+process.begin()
+
+
+def _read_inputs() -> StageInputs | InputError | None:
+    """What this process's stage follows from, or why that is not known; None where DVC has not started it."""
+    if not process.is_starting() or "DVC_STAGE" not in os.environ:
+        return None
+    try:
+        return StageInputs(os.environ["DVC_STAGE"])
+    except InputError as error:
+        return error
+
+
+# Now, before the stage's own code is imported: an edit in the seconds that PyTorch takes would not be seen later.
+_inputs = _read_inputs()
 
 
 def inputs() -> StageInputs | None:
-    """What this process's stage follows from; None where it was not started by DVC."""
+    """What this process's stage follows from; None where DVC has not started it. Raises as ``StageInputs``."""
+    if isinstance(_inputs, InputError):
+        raise _inputs
     return _inputs
 
 
 def run(main: Callable[..., None]) -> None:
-    """Run a stage's ``main`` as a command; it fails where what it follows from was changed meanwhile."""
+    """Run a stage's ``main`` as a command.
+
+    It fails where packages are installed in other versions than those that its result is recorded with, and where what
+    it follows from was changed meanwhile.
+    """
 
     @functools.wraps(main)
     def checked(**options: object) -> None:
+        followed = inputs()
+        for path in followed.paths if followed else []:
+            if path.parent.name == "libraries":
+                check_installed(path)
         main(**options)
-        if _inputs is not None:
-            _inputs.check_unchanged()
+        if followed:
+            followed.check_unchanged()
 
     cli.run(checked)

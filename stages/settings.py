@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mnist_cnn.common.errors import InputError, about
 from mnist_cnn.common.files import write_text
+from mnist_cnn.common.libraries import COMPUTING, DRAWING, check_installed, pins
 from mnist_cnn.engine.feasible import check_feasible
-from mnist_cnn.settings.libraries import COMPUTING, DRAWING, check_installed, pins
 from mnist_cnn.settings.params import load
 from stages import run
 
@@ -34,8 +34,8 @@ def main(params: Path, requirements: Path, checked: Path, computing: Path, drawi
     write_text(checked, "All settings are known and within their bounds.\n")
     # These change with a version alone, not with the rest of the file.
     for file, packages in ((computing, COMPUTING), (drawing, DRAWING)):
+        check_installed(requirements, packages)
         write_text(file, pins(requirements, packages))
-        check_installed(file)
 
 
 def _show_git_what_dvc_wrote() -> None:

@@ -33,20 +33,20 @@ def main(params: Path, study: Path, splits: Path, computing: Path, records: Path
     images = [splits / f"{name}.safetensors" for name in ("train", "val", "test")]
     data = digest_of([*images, splits / STATISTICS, computing])
     execution = prepare(settings.train)
-    prints = {name: fingerprint(trial, data, execution) for name, trial in trials.items()}
-    todo = {name: trial for name, trial in trials.items() if fingerprint_of_record(records, name) != prints[name]}
+    fingerprints = {name: fingerprint(trial, data, execution) for name, trial in trials.items()}
+    todo = {name: trial for name, trial in trials.items() if fingerprint_of_record(records, name) != fingerprints[name]}
     print(f"[INFO] {len(trials)} trials, {len(trials) - len(todo)} of them done; {jobs} at a time", flush=True)
 
     failed = {}
     try:
-        with closing(run_trials(todo, prints, splits, settings.split, settings.train, jobs)) as outcomes:
+        with closing(run_trials(todo, data, splits, settings.split, settings.train, jobs)) as outcomes:
             for name, outcome in outcomes:
-                if fingerprint(trials[name], data, execution) != prints[name]:
-                    failed[name] = "the code was changed while it ran"
-                elif isinstance(outcome, Done):
-                    save_record(records, name, {"fingerprint": prints[name], **outcome.result})
-                else:
+                if not isinstance(outcome, Done):
                     failed[name] = outcome.reason
+                elif outcome.result["fingerprint"] != fingerprints[name]:
+                    failed[name] = "the code was changed before it ran"
+                else:
+                    save_record(records, name, outcome.result)
     except KeyboardInterrupt:
         print("interrupted: 'make study' goes on from here", file=sys.stderr)
         raise

@@ -48,6 +48,9 @@ def main(params: Path, model: str, splits: Path, weights: Path, history: Path) -
         print(f"[INFO] Engine: {choice.reason}")
         print("[STEP 3/4] Starting training and validation...", flush=True)
         followed = inputs()
+        if followed:
+            # The state is kept by the name of what was read when the process began.
+            followed.check_unchanged()
         follows_from = followed.fingerprint if followed else None
         progress = progress_of(follows_from, choice.execution, lambda line: print(f"[INFO] {line}"))
         show = _reporting(recipe.epochs, progress.notes, history)

@@ -7,4 +7,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from mnist_cnn.common import process  # noqa: E402
 
-process.quiet_while_starting()
+process.begin()

@@ -1,6 +1,5 @@
 """What DVC knows of this folder's pipelines: stages, what they make, and where its cache is."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +7,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.inputs import ignored_by_dvc
 from tools.lock import stages_of
 
 
@@ -38,7 +38,8 @@ def pipelines(root: Path) -> Pipelines:
                 file = Path(stage.path).with_suffix(".lock").relative_to(root)
                 stages.setdefault(file, []).append(stage.name)
             outs, deps = (
-                {Path(item.fs_path).relative_to(root) for item in items} for items in (repo.index.outs, repo.index.deps)
+                {path.relative_to(root) for item in items if (path := Path(item.fs_path)).is_relative_to(root)}
+                for items in (repo.index.outs, repo.index.deps)
             )
             return Pipelines(root, stages, outs, deps, Path(repo.cache.local.path))
     except (DvcException, ValueError) as error:
@@ -63,22 +64,34 @@ def without_stage(found: Pipelines) -> dict[Path, list[str]]:
 
 
 def leftovers(found: Pipelines) -> list[Path]:
-    """Files that a stage made which is gone, or that nobody makes and that lie in a folder of what stages make."""
+    """Files and folders that a stage has made which is gone."""
     of_gone = {
         Path(out["path"])
         for lock, names in without_stage(found).items()
         for name in names
         for out in locked(found.root, lock)[name].get("outs", [])
     }
+    return sorted(path for path in of_gone if (found.root / path).exists() and not _is_made(found, path))
+
+
+def strays(found: Pipelines) -> list[Path]:
+    """Files that no stage has made, in a folder of which another stage reads all; without what DVC does not count."""
     shared = {dep for dep in found.deps if any(dep in out.parents for out in found.outs)}
-    beside = {file.relative_to(found.root) for dep in shared for file in _files(found.root / dep)}
-    made = {path for out in found.outs for path in (out, *out.parents)}
+    beside = {
+        file.relative_to(found.root) for dep in shared for file in (found.root / dep).rglob("*") if file.is_file()
+    }
+    ignored = ignored_by_dvc(found.root)
+    gone = leftovers(found)
+    return sorted(
+        path
+        for path in beside
+        if not _is_made(found, path)
+        and path not in gone
+        and path.name != ".gitignore"
+        and not ignored.match_file(path.as_posix())
+    )
 
-    def is_made(path: Path) -> bool:
-        return path in made or any(parent in found.outs for parent in path.parents)
 
-    return sorted(path for path in of_gone | beside if (found.root / path).exists() and not is_made(path))
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.rglob("*") if file.is_file() and file.name != ".gitignore")
+def _is_made(found: Pipelines, path: Path) -> bool:
+    """Whether a stage that there is makes it, something in it, or a folder that it is in."""
+    return any(out == path or path in out.parents or out in path.parents for out in found.outs)

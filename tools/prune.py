@@ -10,9 +10,9 @@ from tools.pipeline import Pipelines, leftovers, pipelines, without_stage
 
 
 def main(root: Path) -> None:
-    """Remove files that no stage makes any more, and the entries of removed stages in lock files; name each.
+    """Remove what stages have made that are gone, and their entries in lock files; name each.
 
-    Nothing is lost: what a stage has made is in DVC's cache or in Git.
+    What no stage has made is left.
     """
     prune(pipelines(root))
 
@@ -20,7 +20,7 @@ def main(root: Path) -> None:
 def prune(found: Pipelines) -> None:
     """See ``main``."""
     for path in leftovers(found):
-        print(f"removed {path}, which no stage makes")
+        print(f"removed {path}, which no stage makes any more")
         if (found.root / path).is_dir():
             shutil.rmtree(found.root / path)
         else:

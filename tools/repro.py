@@ -21,7 +21,7 @@ from tools.prune import prune
 def main(jobs: int, lock: Path) -> None:
     """Reproduce what all models share, then train and measure up to ``jobs`` models at a time, then do the rest.
 
-    What stages have left that are gone is removed first. DVC decides what needs to run, and its lock file ends as after
+    What stages have left that are gone is removed. DVC decides what needs to run, and its lock file ends as after
     ``dvc repro``. A model that fails is named and leaves the others alone. Ctrl-C, or SIGTERM, ends all of it; ``dvc
     repro`` goes on from there.
     """
@@ -35,10 +35,11 @@ def main(jobs: int, lock: Path) -> None:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         tell_of_absent(lock)
+        # Whatever the settings refuse is refused here, before anything is removed.
+        _dvc("repro", "split")
         found = pipelines(Path())
         prune(found)
         if jobs > 1:
-            _dvc("repro", "split")
             names = found.stages[lock]
             # Its keys are the stages that are not up to date. What it misses, if anything, is left to the last call.
             stale = json.loads(_output("status", "--json"))
@@ -57,7 +58,7 @@ def main(jobs: int, lock: Path) -> None:
 
 def tell_of_absent(lock: Path) -> None:
     """Say what will become of outputs that are in DVC's lock file and not in this folder, as in a fresh clone."""
-    missing = absent(lock.read_text(encoding="utf-8")) if lock.is_file() else []
+    missing = absent(lock) if lock.exists() else []
     if not missing:
         return
     remotes = [line.split()[0] for line in _output("remote", "list").splitlines()]
@@ -69,11 +70,11 @@ def tell_of_absent(lock: Path) -> None:
     )
 
 
-def absent(lock: str) -> list[str]:
+def absent(lock: Path) -> list[str]:
     """The paths of outputs that DVC's lock file names and this folder does not have; none where it cannot be read."""
     try:
-        stages = stages_of(lock, "dvc.lock").values()
-    except InputError:
+        stages = stages_of(lock.read_text(encoding="utf-8"), lock).values()
+    except (OSError, UnicodeDecodeError, InputError):
         return []  # DVC says what is wrong with it.
     return [out["path"] for stage in stages for out in stage.get("outs", []) if not Path(out["path"]).exists()]
 

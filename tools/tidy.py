@@ -1,6 +1,5 @@
 """DVC's cache, cut down to what this folder has, for later runs to start from."""
 
-import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +7,11 @@ from pathlib import Path
 from mnist_cnn.common import cli
 from mnist_cnn.common.files import atomic_write
 from tools.lock import stages_of
+from tools.objects import md5 as md5_of
 
 
 def main(lock: Path, cache: Path) -> None:
-    """Remove from DVC's cache what the lock file does not name. Data and checkpoints stay, and so do results.
+    """Remove from DVC's cache what the lock file does not name. Data and checkpoints stay, and so do results in files.
 
     'dvc gc' alone would remove results that are in Git. But DVC takes a run from its cache only where that has all the
     run has made: without a model's history, for one, it would train the model again.
@@ -29,10 +29,9 @@ def _keep(file: Path, md5: str, cache: Path) -> None:
     kept = cache / "files" / "md5" / md5[:2] / md5[2:]
     if kept.exists() or not file.is_file():
         return
-    content = file.read_bytes()
-    if hashlib.md5(content).hexdigest() == md5:
+    if md5_of(file) == md5:
         with atomic_write(kept) as temporary:
-            temporary.write_bytes(content)
+            temporary.write_bytes(file.read_bytes())
             temporary.chmod(0o444)
 
 

@@ -1,5 +1,6 @@
 """Whether what is in Git fits together: code and settings, dvc.lock, results, pages, remote."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from mnist_cnn.common import cli
 from mnist_cnn.common.errors import InputError
 from tools.objects import damaged_objects, md5
 from tools.pages import filled, pages
-from tools.pipeline import Pipelines, leftovers, locked, pipelines, without_stage
+from tools.pipeline import Pipelines, leftovers, locked, pipelines, strays, without_stage
 
 
 def main(root: Path, cache: str) -> None:
@@ -46,8 +47,10 @@ def main(root: Path, cache: str) -> None:
             [name for name in old if name.rpartition(":")[2] not in others],
             "dvc repro",
         ),
-        _print_check("results", "those of dvc.lock", results, "delete it, then dvc repro or git restore"),
-        _print_check("leftovers", "none of stages that are gone", _leftovers(found), "make prune"),
+        _print_check("results", "those of dvc.lock", results, "git restore, or delete it and dvc repro"),
+        _print_check(
+            "leftovers", "none of stages that are gone", _leftovers(found), "make prune; delete what it leaves"
+        ),
         _print_check("pages", "have the results' tables", _outdated_pages(root), "make readme"),
         _print_check(
             "cache", "holds what it should", _damaged(found, locks, cache), "delete it, then dvc commit or pull"
@@ -80,6 +83,8 @@ def stale(status: dict[str, list], locks: list[dict[str, Any]]) -> list[str]:
     """
     stages = {name: stage for lock in locks for name, stage in lock["stages"].items()}
     made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+    folders = {dep["path"] for stage in stages.values() for dep in stage.get("deps", [])} - made.keys()
+    of_folders = {folder: value for folder in folders if (value := hash_of_folder(folder, made))}
 
     def is_result(path: str) -> bool:
         return any(path == out or out.startswith(f"{path}/") or path.startswith(f"{out}/") for out in made)
@@ -87,13 +92,20 @@ def stale(status: dict[str, list], locks: list[dict[str, Any]]) -> list[str]:
     found = [
         name
         for name, stage in stages.items()
-        if any(dep["md5"] != made.get(dep["path"], dep["md5"]) for dep in stage.get("deps", []))
+        if any(dep["md5"] != (made | of_folders).get(dep["path"], dep["md5"]) for dep in stage.get("deps", []))
     ]
     for name, changes in status.items():
         for change in changes:
             if change == "changed command" or not all(map(is_result, change.get("changed deps", {}))):
                 found.append(name)
     return list(dict.fromkeys(found))
+
+
+def hash_of_folder(folder: str, made: Mapping[str, str]) -> str | None:
+    """The MD5 that DVC gives a folder of what stages have made: that of a list of its files; None if it has none."""
+    inside = [(path.removeprefix(f"{folder}/"), md5) for path, md5 in made.items() if path.startswith(f"{folder}/")]
+    entries = [{"md5": md5, "relpath": path} for path, md5 in sorted(inside)]
+    return hashlib.md5(json.dumps(entries).encode(), usedforsecurity=False).hexdigest() + ".dir" if entries else None
 
 
 def apart(locks: dict[str, dict[str, Any]]) -> set[str]:
@@ -118,7 +130,8 @@ def altered(status: dict[str, list], deleted: list[str]) -> list[str]:
 
 
 def _leftovers(found: Pipelines) -> list[str]:
-    return [*map(str, leftovers(found)), *(name for names in without_stage(found).values() for name in names)]
+    gone = [name for names in without_stage(found).values() for name in names]
+    return [*map(str, leftovers(found)), *gone, *map(str, strays(found))]
 
 
 def _outdated_pages(root: Path) -> list[str]:

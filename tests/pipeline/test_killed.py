@@ -32,7 +32,7 @@ def start():
         output.unlink(missing_ok=True)
     if pid := os.fork():
         return pid
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     os.dup2(1, 2)
     train.main(Path("params.yaml"), "model_5", Path("data/split"), WEIGHTS, HISTORY)
     os._exit(0)
@@ -47,19 +47,18 @@ def end():
 end()
 whole, expected = end()
 draw, states = random.Random(int(sys.argv[2])), Path(sys.argv[1], "training")
-killed = resumed = 0
+killed = 0
 for number in range(int(sys.argv[3])):
     for _ in range(1 + number % 2):
         pid = start()
         time.sleep(draw.uniform(0, whole))
         os.kill(pid, signal.SIGKILL)
         killed += os.waitpid(pid, 0)[1] == signal.SIGKILL
-        resumed += any(states.iterdir())
     if end()[1] != expected:
         sys.exit(f"kill {number}: another end")
     if list(states.glob("*.safetensors")):
         sys.exit(f"kill {number}: a state is left")
-print(killed, resumed)
+print(killed, Path("said.txt").read_text().count("Goes on"))
 '''
 
 

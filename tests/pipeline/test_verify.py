@@ -37,10 +37,17 @@ def test_each_fault_is_named_in_its_line(stubbed_with_pages: Project) -> None:
     assert verify(project) == ["bad  dvc.lock: settings, train@model_1, evaluate@model_1 (dvc repro)"]
     project.run("git", "restore", "src")
 
+    # New results, and the tables of before.
+    edit("params.yaml", "batch_size: 32", "batch_size: 31")
+    project.dvc("repro", "evaluate")
+    assert any(line.startswith("bad  dvc.lock: report") for line in verify(project))
+    project.run("git", "checkout", "--quiet", ".")
+    project.dvc("checkout")
+
     edit("metrics/model_1.json", '"epochs": 1', '"epochs": 2')
-    assert verify(project) == ["bad  results: metrics/model_1.json (delete it, then dvc repro or git restore)"]
+    assert verify(project) == ["bad  results: metrics/model_1.json (git restore, or delete it and dvc repro)"]
     (project.folder / "metrics/model_1.json").unlink()
-    assert verify(project) == ["bad  results: metrics/model_1.json (delete it, then dvc repro or git restore)"]
+    assert verify(project) == ["bad  results: metrics/model_1.json (git restore, or delete it and dvc repro)"]
     project.run("git", "restore", "metrics")
 
     edit("README.md", "| **model_1** |", "| **model one** |")
@@ -106,10 +113,26 @@ def test_a_removed_and_a_renamed_model_leave_nothing(stubbed_with_pages: Project
         params["models"] = {"renamed": params["models"]["model_3"], "model_5": params["models"]["model_5"]}
         params["report"]["story"] = {}
 
+    before = {path: path.read_bytes() for path in project.folder.glob("plots/history/*")} | {
+        project.folder / "dvc.lock": (project.folder / "dvc.lock").read_bytes()
+    }
+    project.edit_params(lambda params: params.update(models={"unknown": params["models"]["model_5"]}))
+    repro = ("python", "-m", "tools.repro", "--jobs", "1", "--lock", "dvc.lock")
+    assert project.run(*repro, check=False).returncode != 0
+    assert all(path.read_bytes() == content for path, content in before.items())  # refused before anything goes
+    project.run("git", "checkout", "--quiet", "params.yaml")
+
     project.edit_params(change)
     [left] = [line for line in verify(project) if line.startswith("bad  leftovers: ")]
     assert "plots/history/model_1.csv" in left and "train@model_3" in left and "model_5" not in left
-    project.run("python", "-m", "tools.repro", "--jobs", "1", "--lock", "dvc.lock")
+    stray = project.folder / "plots/history/of_mine.csv"
+    stray.touch()
+    (project.folder / "plots/history/.model_5.csv.swp").touch()
+    project.run(*repro)
+    [named] = [line for line in verify(project) if line.startswith("bad  leftovers: ")]
+    assert named.startswith("bad  leftovers: plots/history/of_mine.csv (")
+    stray.unlink()
+    project.run(*repro)
     project.run("python", "-m", "tools.readme", "--root", ".")
     assert verify(project) == []
     listed = project.run("git", "ls-files", "--others", "--cached").stdout.splitlines()

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from mnist_cnn.common.errors import InputError
-from mnist_cnn.data import tensors
 from mnist_cnn.engine.checkpoint import load_weights, save_weights
 from mnist_cnn.models import build
 
@@ -86,11 +85,12 @@ def test_a_file_is_left_whole_when_writing_fails(tmp_path: Path, monkeypatch: py
     save_weights(path, model_5())
     before = path.read_bytes()
 
-    def fail_half_way(tensors: object, target: Path, metadata: object) -> None:
-        target.write_bytes(before[:100])
+    def fail_half_way(target: Path, content: bytes) -> None:
+        with target.open("wb") as file:
+            file.write(content[:100])
         raise OSError("disk full")
 
-    monkeypatch.setattr(tensors, "save_file", fail_half_way)
+    monkeypatch.setattr(Path, "write_bytes", fail_half_way)
     with pytest.raises(OSError, match="disk full"):
         save_weights(path, model_5(seed=1))
     assert path.read_bytes() == before

@@ -168,7 +168,7 @@ def test_the_systems_errors_end_with_a_line_that_names_the_file(
 
 def program(code: str, **environment: str) -> subprocess.Popen[bytes]:
     """A program whose ``main`` is this code, with its output in a pipe."""
-    text = f"import sys\nfrom mnist_cnn.common import cli\ndef main() -> None:\n    {code}\ncli.run(main)\n"
+    text = f"import sys\nfrom mnist_cnn.common import cli, process\ndef main() -> None:\n    {code}\ncli.run(main)\n"
     pipe = subprocess.PIPE
     environment |= os.environ | {"PYTHONPATH": str(ROOT / "src")} | environment
     return subprocess.Popen([sys.executable, "-c", text], env=environment, stdout=pipe, stderr=pipe)
@@ -208,7 +208,9 @@ def test_a_program_ends_when_the_one_it_works_for_is_killed() -> None:
     sleep = "import time; time.sleep(60)"
     with (
         subprocess.Popen([sys.executable, "-c", sleep]) as owner,
-        program(f'print("started", flush=True); {sleep}', MNIST_CNN_OWNER=str(owner.pid)) as worker,
+        program(
+            f'process.end_with_owners(); print("started", flush=True); {sleep}', MNIST_CNN_OWNER=str(owner.pid)
+        ) as worker,
     ):
         assert worker.stdout is not None and worker.stdout.readline() == b"started\n"
         owner.kill()

@@ -122,7 +122,7 @@ def test_kernels_are_compiled_once_into_the_environment_or_the_folder_named(
     monkeypatch.delenv("MNIST_CNN_CACHE", raising=False)
     compiled, made = Path(kernels.load()._name), []
 
-    def compile_anew() -> Path:
+    def compile_anew(source: str) -> Path:
         made.append(cache_folder() / compiled.name)
         cache_folder().mkdir(parents=True)
         return Path(shutil.copy(compiled, cache_folder()))

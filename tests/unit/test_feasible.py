@@ -41,12 +41,12 @@ def test_batches_that_no_memory_holds_are_refused_and_the_largest_that_may_is_na
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with_memory(monkeypatch, 1)
-    with pytest.raises(InputError, match="^models.model_1: batch_size: 50,000 is not allowed: .*at most ") as error:
+    with pytest.raises(InputError, match="^models.model_1.batch_size: 50,000 is not allowed: .*at most ") as error:
         check_feasible(with_recipe("model_1", batch_size=50_000))
     most = int(str(error.value).rpartition("at most ")[2].replace(",", ""))
     check_feasible(with_recipe("model_1", batch_size=most))
     with pytest.raises(InputError):
         check_feasible(with_recipe("model_1", batch_size=most + 1))
     many = SETTINGS.model_copy(update={"evaluate": SETTINGS.evaluate.model_copy(update={"batch_size": 60_000})})
-    with pytest.raises(InputError, match="^evaluate, of model_1: batch_size: 60,000"):
+    with pytest.raises(InputError, match="^evaluate.batch_size: 55,000"):
         check_feasible(many)

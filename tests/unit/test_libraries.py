@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mnist_cnn.common.errors import InputError
-from mnist_cnn.settings.libraries import COMPUTING, DRAWING, check_installed, pins
+from mnist_cnn.common.libraries import COMPUTING, DRAWING, check_installed, pins
 from tests.helpers import ROOT
 
 FILE = ROOT / "requirements.txt"

@@ -682,16 +682,14 @@ def test_kernels_are_compiled_once_into_the_folder_that_the_environment_names(tm
 
 
 def test_a_library_that_was_cut_off_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "small.c"
-    source.write_text("int answer(void) { return 42; }\n")
+    source = "int answer(void) { return 42; }\n"
     monkeypatch.setenv("MNIST_CNN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(kernels, "_SOURCE", source)
-    whole = kernels._compile()
-    assert kernels._compiled() == whole
+    whole = kernels._compile(source)
+    assert kernels._compiled(source) == whole
     content = whole.read_bytes()
     for damaged in (b"", content[: len(content) // 2]):
         whole.write_bytes(damaged)
-        assert kernels._compiled() is None
+        assert kernels._compiled(source) is None
         assert not whole.exists()
 
 

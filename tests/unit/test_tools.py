@@ -70,8 +70,9 @@ def test_a_clone_without_data_is_told_where_they_come_from(
 
 
 @pytest.mark.parametrize("damaged", ["", "<<<<<<< HEAD\nstages:\n", "- a\n"])
-def test_a_damaged_lock_file_is_left_to_dvc(damaged: str) -> None:
-    assert absent(damaged) == []
+def test_a_damaged_lock_file_is_left_to_dvc(tmp_path: Path, damaged: str) -> None:
+    (tmp_path / "dvc.lock").write_text(damaged)
+    assert absent(tmp_path / "dvc.lock") == []
 
 
 # ---- readme: generated text on pages

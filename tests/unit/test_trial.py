@@ -140,6 +140,6 @@ def test_images_are_deskewed_if_the_recipe_says_so(tmp_path: Path, monkeypatch: 
     shared = Train(seed=1, device="cpu", engine="native", precision="float32")
     for deskew, accuracy in ((False, 100), (True, 50)):
         recipe = RECIPE.model_copy(update={"epochs": 8, "tta": True, "deskew": deskew})
-        record = run_trial(TRIAL._replace(recipe=recipe), str(deskew), tmp_path, shared, 1, print)
+        record = run_trial(TRIAL._replace(recipe=recipe), "data", tmp_path, shared, 1, print)
         assert [record[f"{split}_accuracy"] for split in ("train", "val", "test")] == [accuracy] * 3
         assert len(record["misclassified"]) == 96 * (1 - accuracy / 100)

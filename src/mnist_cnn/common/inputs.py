@@ -21,18 +21,26 @@ class StageInputs:
     """The dependencies and settings that ``dvc.yaml`` names for a stage, as they were when this was made.
 
     Args:
-        stage: as DVC names it to the stage's command, in the environment's ``DVC_STAGE``: ``train@model_1``, with a
-            file and a colon in front where that is not the ``dvc.yaml`` of the working folder.
+        stage: as DVC names it to the stage's command, in the environment's ``DVC_STAGE``: ``train@model_1``, perhaps
+            with a file and a colon in front.
+
+    Raises:
+        InputError: no pipeline, or more than one, has such a stage, or its entry has a template other than ``${key}``.
     """
 
     def __init__(self, stage: str) -> None:
-        file, _, self.name = stage.rpartition(":")
+        # The file is as seen from where DVC was called, which the stage is not told.
+        self.name = stage.rpartition(":")[2]
         name, _, key = self.name.partition("@")
-        entry = read_yaml(Path(file or "dvc.yaml"))["stages"][name]
-        declared = entry.get("do", entry)
+        declared = _entry(name)
         self._paths = [Path(_filled(path, key)) for path in declared.get("deps", [])]
         self._keys = [(Path(file), _filled(name, key)) for file, name in _params(declared.get("params", []))]
         self._before = self._read()
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files and folders."""
+        return self._paths
 
     @property
     def fingerprint(self) -> str:
@@ -47,13 +55,12 @@ class StageInputs:
         changed = [name for name in names if self._before.get(name, missing) != after.get(name, missing)]
         if changed:
             raise InputError(
-                f"{self.name}: {', '.join(changed)} changed while it ran, so that nobody could say what its result is "
-                "of: run it again"
+                f"{self.name}: {', '.join(changed)} changed while it ran; its result is of neither state: run it again"
             )
 
     def _read(self) -> dict[str, Any]:
         """Digests of files by their path, settings by their full name."""
-        ignored = _ignored()
+        ignored = ignored_by_dvc(Path())
         files = (file for path in self._paths for file in _files(path, ignored))
         contents = {file: read_yaml(file) for file, _ in self._keys}
         settings = {f"{file}: {key}": _value(contents[file], key) for file, key in self._keys}
@@ -61,9 +68,22 @@ class StageInputs:
         return {file.as_posix(): digest(file) if file.exists() else None for file in files} | dict(leaves)
 
 
+def _entry(name: str) -> dict[str, Any]:
+    """What the pipeline of the working folder, or of a folder in it, says of a stage, or of each of its kind."""
+    pipelines = [file for file in (Path("dvc.yaml"), *sorted(Path().glob("[!.]*/dvc.yaml"))) if file.exists()]
+    found = [stages[name] for file in pipelines if name in (stages := read_yaml(file).get("stages") or {})]
+    if len(found) != 1:
+        raise InputError(f"{' and '.join(map(str, pipelines))}: {len(found)} stages are called {name}, not one")
+    entry: dict[str, Any] = found[0].get("do", found[0])
+    return entry
+
+
 def _filled(text: str, key: str) -> str:
     """A text of a ``foreach`` stage for one of its keys."""
-    return text.replace("${key}", key)
+    filled = text.replace("${key}", key)
+    if "${" in filled:
+        raise InputError(f"dvc.yaml: {text}: only ${{key}} is known here")
+    return filled
 
 
 def _params(declared: list[str | dict[str, list[str]]]) -> Iterator[tuple[str, str]]:
@@ -91,9 +111,9 @@ def _leaves(content: Any, name: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN4
         yield from _leaves(value, f"{name}.{key}")
 
 
-def _ignored() -> GitIgnoreSpec:
-    """What DVC does not count into a folder."""
-    file = Path(".dvcignore")
+def ignored_by_dvc(root: Path) -> GitIgnoreSpec:
+    """What DVC does not count into a folder below ``root``."""
+    file = root / ".dvcignore"
     return GitIgnoreSpec.from_lines(file.read_text(encoding="utf-8").splitlines() if file.exists() else [])
 
 

@@ -5,10 +5,10 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 
 # Names a process with which those started by it, and by them, are to end.
 OWNER = "MNIST_CNN_OWNER"
-_SHELLS = {"sh", "bash", "dash", "zsh", "fish"}
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_TO_END = 10.0
 
@@ -18,54 +18,70 @@ def is_starting() -> bool:
     return sys.argv[:1] == ["-m"]
 
 
-def quiet_while_starting() -> None:
-    """Have Ctrl-C end the process at once, without a traceback, while PyTorch is imported; see ``start``."""
-    if is_starting() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+def begin() -> None:
+    """To be called by such a package: Ctrl-C ends the process without a traceback while PyTorch is imported.
+
+    From here on, the process also ends with the DVC that runs it as a stage, and with whoever runs several of it.
+    """
+    if not is_starting():
+        return
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_owners()
 
 
 def start() -> None:
-    """To be called when all is imported: Ctrl-C raises KeyboardInterrupt, any terminal will do, no orphan goes on."""
+    """To be called when all is imported: Ctrl-C raises KeyboardInterrupt, and any terminal will do."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         # A layer table on a terminal that knows no line-drawing characters.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def end_with_owners() -> None:
+    """End this process as SIGTERM does, and for certain, when one that it has something to work for has ended."""
     if owners := _owners():
         threading.Thread(target=_end_with, args=(owners,), daemon=True).start()
 
 
-def _owners() -> list:
-    """The processes without which this one has nothing to work for: DVC, and whoever runs several of it."""
+def _owners() -> list[Any]:
+    """The processes to end with; None stands for one that has ended already."""
     if not {"DVC_STAGE", OWNER} & os.environ.keys():
         return []
     import psutil  # some commands run where nothing is installed
 
-    found = []
-    try:
-        if "DVC_STAGE" in os.environ:
-            found = psutil.Process().parents()[:2]
-            # DVC starts a stage's command by a shell, most of which are replaced by it.
-            if found and found[0].name().removesuffix(".exe") not in _SHELLS:
-                found = found[:1]
-        if OWNER in os.environ:
-            found.append(psutil.Process(int(os.environ[OWNER])))
-    except (psutil.Error, ValueError):
-        pass
-    return found
+    owners: list[Any] = []
+    if "DVC_STAGE" in os.environ:
+        # The nearest: between it and this process there may be a shell, and a launcher of Python.
+        owners += [parent for parent in psutil.Process().parents() if _is_dvc(parent)][:1]
+    if OWNER in os.environ:
+        try:
+            owners.append(psutil.Process(int(os.environ[OWNER])))
+        except psutil.NoSuchProcess:
+            owners.append(None)
+    return owners
 
 
-def _end_with(owners: list) -> None:
-    """End this process as SIGTERM does, and for certain, when one of the others has ended."""
+def _is_dvc(process: Any) -> bool:  # noqa: ANN401
     import psutil
 
-    def ended(process: psutil.Process) -> bool:
+    try:
+        return any("dvc" in os.path.basename(word) for word in process.cmdline()[:3])
+    except psutil.Error:
+        return False
+
+
+def _end_with(owners: list[Any]) -> None:
+    import psutil
+
+    def has_ended(process: Any) -> bool:  # noqa: ANN401
         try:
-            return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+            return process is None or not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return True
 
-    while not any(map(ended, owners)):
+    while not any(map(has_ended, owners)):
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_SECONDS_TO_END)

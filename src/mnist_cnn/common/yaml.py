@@ -26,8 +26,8 @@ def parse_yaml(text: str, where: str | Path) -> Any:  # noqa: ANN401
     """What a YAML text holds; ``where`` it comes from is for messages. Raises as ``read_yaml`` does."""
     try:
         return YAML(typ="safe").load(text)
-    # An impossible date is a ValueError, a tag of an unknown kind or a list as a key others.
-    except (YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    # An impossible date is a ValueError; what does not fit its tag, and a list as a key, are others.
+    except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         problem = getattr(error, "problem", None) or error
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from mnist_cnn.common.errors import InputError
@@ -26,7 +26,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     stored = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     digests = {name: _digest(tensor) for name, tensor in stored.items()}
     with atomic_write(path) as temporary:
-        save_file(stored, temporary, {_DIGESTS: json.dumps(digests)})
+        temporary.write_bytes(save(stored, {_DIGESTS: json.dumps(digests)}))
 
 
 def load_tensors(path: Path, names: Collection[str] | None = None, *, restored_by: str) -> dict[str, Tensor]:

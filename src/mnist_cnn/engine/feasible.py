@@ -1,7 +1,5 @@
 """Whether this machine can do what the settings ask for, before anything runs."""
 
-import copy
-
 import psutil
 import torch
 from torch import nn
@@ -21,12 +19,14 @@ def check_feasible(settings: Params) -> None:
     """
     device = resolve_device(settings.train.device)
     memory = _memory_bytes(device)
+    halves = 2 if settings.train.precision == "bfloat16" else 1
     for name, recipe in settings.models.items():
         with about(f"models.{name}"):
             outputs = _activation_bytes(build(name, recipe.dropout)) or [0]
-            _check_memory("batch_size", recipe.batch_size, sum(outputs), memory)
-        with about(f"evaluate, of {name}"):
-            _check_memory("batch_size", settings.evaluate.batch_size, max(outputs), memory)
+        in_training = min(recipe.batch_size, settings.split.train)
+        _check_memory(f"models.{name}.batch_size", in_training, sum(outputs) // halves, memory)
+        in_evaluation = min(settings.evaluate.batch_size, settings.split.train)
+        _check_memory("evaluate.batch_size", in_evaluation, max(outputs), memory)
 
 
 def _check_memory(setting: str, images: int, an_image: int, memory: int) -> None:
@@ -41,17 +41,16 @@ def _check_memory(setting: str, images: int, an_image: int, memory: int) -> None
 def _activation_bytes(network: nn.Module) -> list[int]:
     """How much memory the output of each convolution takes, for one image, in the order in which they are computed."""
     sizes: list[int] = []
-    copied = copy.deepcopy(network).eval()
-    for layer in copied.modules():
+    for layer in network.eval().modules():
         if isinstance(layer, nn.Conv2d):
             layer.register_forward_hook(lambda _, inputs, output: sizes.append(output.numel() * output.element_size()))
     with torch.no_grad():
-        copied(torch.zeros(1, 1, IMAGE_SIDE, IMAGE_SIDE))
+        network(torch.zeros(1, 1, IMAGE_SIDE, IMAGE_SIDE))
     return sizes
 
 
 def _memory_bytes(device: torch.device) -> int:
-    """All memory that a device has; the processor's where it shares it."""
+    """All memory that a device has; the processor's, with what it swaps to, where it shares that."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return int(psutil.virtual_memory().total)
+    return int(psutil.virtual_memory().total + psutil.swap_memory().total)

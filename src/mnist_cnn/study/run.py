@@ -14,6 +14,7 @@ from torch import nn
 from torchinfo import summary
 from tqdm import tqdm
 
+from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.mnist import IMAGE_SIDE, TEST_IMAGES
 from mnist_cnn.common.processors import usable_processors
 from mnist_cnn.data.images import load_splits
@@ -23,24 +24,24 @@ from mnist_cnn.models import build
 from mnist_cnn.settings.params import Split, Train
 from mnist_cnn.study.parallel import Done, Failed, run_parallel
 from mnist_cnn.study.plan import Trial
-from mnist_cnn.study.records import Record
+from mnist_cnn.study.records import Record, fingerprint
 from mnist_cnn.study.trial import measure, splits_of
 
 _BAR = "{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}"
 
 
 def run_trials(
-    trials: Mapping[str, Trial], prints: Mapping[str, str], splits: Path, split: Split, shared: Train, jobs: int
+    trials: Mapping[str, Trial], data: str, splits: Path, split: Split, shared: Train, jobs: int
 ) -> Generator[tuple[str, Done | Failed], None, None]:
     """The trials' results as they come, with a bar on a terminal and a line each, and a forecast of the time left.
 
     Args:
-        prints: the trials' fingerprints; a trial that was interrupted goes on from its last epoch by this.
+        data: a name for the images and the libraries' versions.
         splits: the folder that the stage ``split`` wrote.
         jobs: how many trials run at a time.
     """
     threads = max(1, usable_processors() // jobs)
-    tasks = [(trial, prints[name], splits, shared, threads) for name, trial in trials.items()]
+    tasks = [(trial, data, splits, shared, threads) for trial in trials.values()]
     names = list(trials)
     # In multiplications: an epoch of one model takes as long as four of another.
     an_epoch = {name: _epoch_cost(trial, split) for name, trial in trials.items()}
@@ -70,16 +71,25 @@ def run_trials(
 
 
 def run_trial(
-    trial: Trial, print_of_trial: str, splits: Path, shared: Train, threads: int, say: Callable[[int], object]
+    trial: Trial, data: str, splits: Path, shared: Train, threads: int, say: Callable[[int], object]
 ) -> Record:
-    """One trial, in a process of its own."""
-    execution = prepare(shared)._replace(threads=threads)
-    data = load_splits(splits, splits_of(trial), trial.recipe.deskew)
+    """One trial, in a process of its own, with the fingerprint of the code that the process has imported.
+
+    Raises:
+        InputError: the code was changed meanwhile.
+    """
+    execution = prepare(shared)
+    own = fingerprint(trial, data, execution)
+    execution = execution._replace(threads=threads)
+    images = load_splits(splits, splits_of(trial), trial.recipe.deskew)
     # A bar an epoch, from several processes, would be in the way of the one over all. A lock between the processes is
     # not needed then, and one that is killed would leave it behind.
     tqdm.set_lock(threading.RLock())
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
-        return measure(trial, data, execution, say, print_of_trial)
+        measured = measure(trial, images, execution, say, own)
+    if fingerprint(trial, data, execution) != own:
+        raise InputError("the code was changed while it ran")
+    return {"fingerprint": own, **measured}
 
 
 def _epoch_cost(trial: Trial, split: Split) -> int:

@@ -7,6 +7,7 @@ state, wherever it is started again, and never another one's.
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from mnist_cnn.common.errors import InputError
@@ -24,6 +24,9 @@ from mnist_cnn.engine.execution import ExecutionConfig, computing_class
 
 _TEXT = "text"
 _KEPT_S = 14 * 24 * 3600
+_NAME_LENGTH = 32
+# And what a process that was killed while it wrote has left.
+_OF_A_RUN = re.compile(rf"\.?[0-9a-f]{{{_NAME_LENGTH}}}\.safetensors(\.part\.safetensors)?")
 
 
 class State(NamedTuple):
@@ -71,18 +74,22 @@ class Progress:
         text = bytearray(json.dumps([state.values, self.notes]).encode())
         try:
             save_tensors(self._file, {**state.tensors, _TEXT: torch.frombuffer(text, dtype=torch.uint8)})
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             self._say(f"{self._file}: the state after this epoch could not be kept ({error})")
 
     def remove(self) -> None:
         """Forget the run, when its result is in its place; and those that nobody has taken up for two weeks."""
         if self._file is None:
             return
-        for file in self._file.parent.glob("*"):
+        for file in self._file.parent.iterdir():
             # Another process may be faster.
             with suppress(OSError):
-                if file == self._file or time.time() - file.stat().st_mtime > _KEPT_S:
+                if _OF_A_RUN.fullmatch(file.name) and (file == self._file or _is_old(file)):
                     file.unlink()
+
+
+def _is_old(file: Path) -> bool:
+    return time.time() - file.stat().st_mtime > _KEPT_S
 
 
 def progress_of(
@@ -93,4 +100,4 @@ def progress_of(
         return Progress()
     environment = [torch.__version__, computing_class(execution)]
     name = hashlib.sha256(json.dumps([follows_from, environment]).encode()).hexdigest()
-    return Progress(cache_folder() / "training" / f"{name[:32]}.safetensors", say)
+    return Progress(cache_folder() / "training" / f"{name[:_NAME_LENGTH]}.safetensors", say)

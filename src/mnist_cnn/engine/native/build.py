@@ -37,12 +37,13 @@ def load() -> ctypes.CDLL:
     """
     if missing := missing_compiler():
         raise InputError(missing)
-    return ctypes.CDLL(str(_compiled() or _compile()))
+    source = _SOURCE.read_text(encoding="utf-8")
+    return ctypes.CDLL(str(_compiled(source) or _compile(source)))
 
 
-def _compiled() -> Path | None:
+def _compiled(source: str) -> Path | None:
     """The library that this environment has, if it is whole: its name ends with a digest of its content."""
-    for library in sorted(cache_folder().glob(f"{_name()}-*.so")):
+    for library in sorted(cache_folder().glob(f"{_name(source)}-*.so")):
         if library.stem.endswith(f"-{_digest(library)}"):
             return library
         # Cut off, by a full disk for instance: to load it would end the process.
@@ -74,9 +75,9 @@ def missing_compiler() -> str | None:
     return None
 
 
-def _name() -> str:
+def _name(source: str) -> str:
     """A name for all that the library depends on: source, options, compiler and CPU."""
-    depends_on = (_SOURCE.read_text(encoding="utf-8"), " ".join(_OPTIONS), version(_COMPILER), _processor())
+    depends_on = (source, " ".join(_OPTIONS), version(_COMPILER), _processor())
     return f"kernels-{hashlib.sha256(chr(0).join(depends_on).encode()).hexdigest()[:16]}"
 
 
@@ -89,13 +90,15 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def _compile() -> Path:
+def _compile(source: str) -> Path:
     """Compile the kernels in a folder of their own, which also takes the compiler's cache; returns the library."""
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        output = Path(scratch) / "kernels.so"
-        command = [sys.executable, "-m", "ziglang", "cc", *_OPTIONS, str(_SOURCE), "-o", str(output)]
+        output, copied = Path(scratch) / "kernels.so", Path(scratch) / _SOURCE.name
+        # Of the text that the name is of, whatever an editor does meanwhile.
+        copied.write_text(source, encoding="utf-8", newline="\n")
+        command = [sys.executable, "-m", "ziglang", "cc", *_OPTIONS, str(copied), "-o", str(output)]
         environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": str(Path(scratch) / "zig")}
         done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace")
         if done.returncode:
@@ -104,4 +107,4 @@ def _compile() -> Path:
                 f"the kernels could not be compiled for this CPU ({reason}); train.engine: torch does without them"
             )
         # Another process may compile at the same time. Each puts a complete file in place, in one step.
-        return output.replace(folder / f"{_name()}-{_digest(output)}.so")
+        return output.replace(folder / f"{_name(source)}-{_digest(output)}.so")

@@ -10,9 +10,9 @@ from packaging.utils import canonicalize_name
 from mnist_cnn.common.errors import InputError
 
 # What weights, splits and measurements follow from; the compiler of the kernels is a package, too.
-COMPUTING = ("numpy", "safetensors", "torch", "torchvision", "ziglang")
+COMPUTING = ("numpy", "pandas", "safetensors", "torch", "ziglang")
 # What tables and figures follow from beside.
-DRAWING = ("matplotlib", "pandas", "pillow", "scipy")
+DRAWING = ("matplotlib", "pillow", "scipy")
 
 
 def pins(requirements: Path, packages: Collection[str]) -> str:
@@ -22,19 +22,21 @@ def pins(requirements: Path, packages: Collection[str]) -> str:
         InputError: the file cannot be read, or does not pin one of them to one version.
     """
     found = [(line, pin) for line, pin in _pins(requirements) if canonicalize_name(pin.name) in packages]
-    missing = [name for name in packages if name not in {canonicalize_name(pin.name) for _, pin in found}]
-    if missing:
-        raise InputError(f"{requirements}: has no pinned version of {', '.join(missing)}")
+    exact = {canonicalize_name(pin.name) for _, pin in found if _is_exact(pin)}
+    loose = {canonicalize_name(pin.name) for _, pin in found if not _is_exact(pin)}
+    if missing := [name for name in packages if name not in exact or name in loose]:
+        raise InputError(f"{requirements}: has no exact version of {', '.join(missing)}")
     return "".join(f"{line}\n" for line, _ in found)
 
 
-def check_installed(pinned: Path) -> None:
-    """Raises InputError where a package is installed in another version than ``pinned``, a file of pins, has.
+def check_installed(pinned: Path, packages: Collection[str] | None = None) -> None:
+    """Raises InputError where a package, or one of some, is installed in another version than ``pinned``, a file, has.
 
     A package that is not installed is left to whoever needs it.
     """
     for _, pin in _pins(pinned):
-        if pin.marker and not pin.marker.evaluate():
+        elsewhere = pin.marker and not pin.marker.evaluate()
+        if elsewhere or (packages is not None and canonicalize_name(pin.name) not in packages):
             continue
         try:
             installed = version(pin.name)
@@ -45,6 +47,10 @@ def check_installed(pinned: Path) -> None:
                 f"{pin.name} {installed} is installed, and results are to be made with {pin.specifier}: 'make setup' "
                 "installs that"
             )
+
+
+def _is_exact(pin: Requirement) -> bool:
+    return [part.operator for part in pin.specifier] == ["=="] and "*" not in str(pin.specifier)
 
 
 def _pins(requirements: Path) -> Iterator[tuple[str, Requirement]]:
