@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.helpers import ROOT
+from tests.pipeline.dvc_forks import dvc_forks
 
 # Those of the project whose stages are real, and of the one whose stages compute nothing.
 MODELS = ("model_1", "model_5")
@@ -32,14 +33,18 @@ class Project:
         self.folder = folder
         self.mirror = mirror
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
+    @property
+    def environment(self) -> dict[str, str]:
+        """That of the commands: this environment's programs, Git's identity, nothing of the user's own settings."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = os.environ | {"PATH": path, "MNIST_MIRROR": self.mirror.as_uri()}
-        # Git's identity for commits, and nothing of the user's own settings.
         for role in ("AUTHOR", "COMMITTER"):
             environment |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test@example.invalid"}
+        return environment
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=pipe, stderr=pipe, text=True)
 
     def start_in_background(self, *command: str) -> subprocess.Popen[str]:
         """As a shell starts a background job: SIGINT is ignored, until the program says otherwise."""
@@ -53,7 +58,9 @@ class Project:
         return ended
 
     def dvc(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.run(sys.executable, "-m", "dvc", *arguments, check=check)
+        status, output, errors = dvc_forks().run(arguments, self.folder, self.environment)
+        assert not check or status == 0, f"dvc {' '.join(arguments)}\n{output}\n{errors}"
+        return subprocess.CompletedProcess(["dvc", *arguments], status, output, errors)
 
     def repro(self, *arguments: str) -> list[str]:
         """Run ``dvc repro``; the names of the stages that ran, in order."""
