@@ -23,17 +23,39 @@ from tests.pipeline.small_project import MODELS, STUBBED_MODELS, STUDY, Project,
 
 # What the pipelines make, and the tests.
 NOT_COPIED = ("metrics/", "plots/", "dvc.lock", "study/dvc.lock", "study/records/", "tests/")
+# Half a minute and more.
+LONGEST = (
+    "test_experiments_run_as_printed",
+    "test_a_trial_that_fails_is_named_and_leaves_the_others_alone",
+    "test_an_interrupted_run_ends_everywhere_and_can_be_taken_up",
+    "test_a_changed_recipe_and_other_seeds_concern_their_own_trials_alone",
+    "test_with_nothing_changed_nothing_runs_and_everything_again_gives_the_same_bytes",
+    "test_a_byte_flipped_in_the_cache_is_told_and_the_way_back_works",
+    "test_each_fault_is_named_in_its_line",
+    "test_it_ends_as_if_nothing_had_happened_wherever_it_is_killed",
+    "test_daily_commands_run_as_printed",
+    "test_a_pull_request_without_results_gets_them_and_one_with_results_is_confirmed",
+    "test_a_model_of_other_layers_trains_out_of_the_box_and_is_in_all_results",
+    "test_stages_run_again_one_by_one_give_the_same_bytes",
+    "test_every_part_is_measured_and_reported",
+    "test_a_conflict_in_the_lock_file_is_resolved_as_printed",
+)
 STUB = '"""A stand-in: see stub.py."""\n\nfrom stages.stub import main\n\nmain()\n'
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One test that needs a project first, then those that need none: they run while the first worker makes it."""
+    """One test that needs a project first, then those that need none: they run while the first worker makes it.
 
-    def needs(item: pytest.Item) -> bool:
-        return "tests/pipeline" in item.path.as_posix()
+    Of the others the longest come first, so that no worker is left with one when the others have nothing to do.
+    """
+
+    def place(item: pytest.Item) -> tuple[bool, bool, int]:
+        needs = "tests/pipeline" in item.path.as_posix()
+        name = item.name.partition("[")[0]
+        return item is not first, needs, LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
     first = next((item for item in items if "reproduced" in getattr(item, "fixturenames", ())), None)
-    items.sort(key=lambda item: (item is not first, needs(item)))
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
