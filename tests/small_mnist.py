@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from mnist_cnn.prepare.raw import RAW_FILES, RawFile
 from tests.helpers import idx, serving, squares
@@ -117,3 +119,29 @@ def put(raw: Path, name: str, content: bytes) -> Path:
 def put_all(raw: Path) -> None:
     for name, content in FILES.items():
         put(raw, name, content)
+
+
+@contextmanager
+def little_memory(most: int) -> Iterator[None]:
+    """The block may allocate so many bytes at a time."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
+
+
+def mutated(content: bytes) -> st.SearchStrategy[bytes]:
+    """``content`` with up to three places replaced, maybe by something longer or shorter, or cut; or any bytes."""
+    size = len(content)
+    change = st.tuples(st.integers(0, size), st.integers(0, 20), st.binary(max_size=20))
+
+    def apply(changes: list[tuple[int, int, bytes]]) -> bytes:
+        result = content
+        for place, length, new in changes:
+            result = result[:place] + new + result[place + length :]
+        return result
+
+    cut = st.integers(0, size).map(lambda end: content[:end])
+    return st.lists(change, max_size=3).map(apply) | cut | st.binary(max_size=200)

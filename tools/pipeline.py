@@ -16,6 +16,7 @@ class Pipelines(NamedTuple):
 
     Attributes:
         stages: names by the pipeline's lock file.
+        locked: what the lock files have, as they were when this was made: stages by name.
         outs: all that stages make, files and folders.
         deps: all that stages read.
         cache: where DVC keeps objects, by their hash.
@@ -23,13 +24,14 @@ class Pipelines(NamedTuple):
 
     root: Path
     stages: dict[Path, list[str]]
+    locked: dict[Path, dict[str, dict[str, Any]]]
     outs: set[Path]
     deps: set[Path]
     cache: Path
 
 
 def pipelines(root: Path) -> Pipelines:
-    """The pipelines below ``root``. Raises InputError where DVC refuses them."""
+    """The pipelines below ``root``. Raises InputError where DVC refuses them, or a lock file is damaged."""
     try:
         with Repo(str(root)) as repo:
             root = Path(repo.root_dir)
@@ -41,13 +43,16 @@ def pipelines(root: Path) -> Pipelines:
                 {path.relative_to(root) for item in items if (path := Path(item.fs_path)).is_relative_to(root)}
                 for items in (repo.index.outs, repo.index.deps)
             )
-            return Pipelines(root, stages, outs, deps, Path(repo.cache.local.path))
+            locked = {lock: _locked(root, lock) for lock in stages}
+            return Pipelines(root, stages, locked, outs, deps, Path(repo.cache.local.path))
     except (DvcException, ValueError) as error:
         raise InputError(f"{root}: DVC cannot read its pipelines ({' '.join(str(error).split())})") from None
 
 
-def locked(root: Path, lock: Path) -> dict[str, dict[str, Any]]:
-    """The stages in a lock file, by name. Raises InputError where it is damaged."""
+def _locked(root: Path, lock: Path) -> dict[str, dict[str, Any]]:
+    """The stages in a lock file, by name; none where there is no file. Raises InputError where it is damaged."""
+    if not (root / lock).exists():
+        return {}
     try:
         return stages_of((root / lock).read_text(encoding="utf-8"), lock)
     except UnicodeDecodeError as error:
@@ -56,11 +61,8 @@ def locked(root: Path, lock: Path) -> dict[str, dict[str, Any]]:
 
 def without_stage(found: Pipelines) -> dict[Path, list[str]]:
     """The entries of lock files whose stages are gone, such as those of a removed model."""
-    return {
-        lock: gone
-        for lock, names in found.stages.items()
-        if (found.root / lock).exists() and (gone := [n for n in locked(found.root, lock) if n not in names])
-    }
+    gone = {lock: [name for name in stages if name not in found.stages[lock]] for lock, stages in found.locked.items()}
+    return {lock: names for lock, names in gone.items() if names}
 
 
 def leftovers(found: Pipelines) -> list[Path]:
@@ -69,7 +71,7 @@ def leftovers(found: Pipelines) -> list[Path]:
         Path(out["path"])
         for lock, names in without_stage(found).items()
         for name in names
-        for out in locked(found.root, lock)[name].get("outs", [])
+        for out in found.locked[lock][name].get("outs", [])
     }
     return sorted(path for path in of_gone if (found.root / path).exists() and not _is_made(found, path))
 

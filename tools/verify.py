@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from mnist_cnn.common import cli
 from mnist_cnn.common.errors import InputError
 from tools.objects import damaged_objects, md5
 from tools.pages import filled, pages
-from tools.pipeline import Pipelines, leftovers, locked, pipelines, strays, without_stage
+from tools.pipeline import Pipelines, leftovers, pipelines, strays, without_stage
 
 
 def main(root: Path, cache: str) -> None:
@@ -30,7 +30,7 @@ def main(root: Path, cache: str) -> None:
     if "dvc.lock" not in _lines("git", "ls-files", "dvc.lock"):
         raise InputError("dvc.lock: is not in Git, and what Git has is verified; 'git add .' puts this folder there")
     found = pipelines(root)
-    locks = {str(lock): {"stages": locked(root, lock)} for lock in found.stages if (root / lock).exists()}
+    locks = {str(lock): {"stages": stages} for lock, stages in found.locked.items()}
     status = json.loads(_output("dvc", "status", "--json"))
     old, others = stale(status, list(locks.values())), apart(locks)
     # DVC names stages with their file, lock files name them without.
@@ -38,7 +38,7 @@ def main(root: Path, cache: str) -> None:
     enforced = {name: changes for name, changes in status.items() if name.rpartition(":")[2] not in of_others}
     results = [
         *altered(enforced, _lines("git", "ls-files", "--deleted")),
-        *changed_files(root, hashes(locks, of_others)),
+        *changed_files(root, hashes(locks.values(), of_others)),
     ]
     good = [
         _print_check(
@@ -63,9 +63,9 @@ def main(root: Path, cache: str) -> None:
         sys.exit(1)
 
 
-def hashes(locks: Mapping[str, dict[str, Any]], but: Collection[str] = ()) -> dict[str, str]:
+def hashes(locks: Iterable[dict[str, Any]], but: Collection[str] = ()) -> dict[str, str]:
     """The MD5 of all that the stages in lock files have made, by path, but for some stages."""
-    stages = {name: stage for lock in locks.values() for name, stage in lock["stages"].items() if name not in but}
+    stages = {name: stage for lock in locks for name, stage in lock["stages"].items() if name not in but}
     return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
 
 
@@ -82,9 +82,9 @@ def stale(status: dict[str, list], locks: list[dict[str, Any]]) -> list[str]:
         locks: what the lock files hold.
     """
     stages = {name: stage for lock in locks for name, stage in lock["stages"].items()}
-    made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+    made = hashes(locks)
     folders = {dep["path"] for stage in stages.values() for dep in stage.get("deps", [])} - made.keys()
-    of_folders = {folder: value for folder in folders if (value := hash_of_folder(folder, made))}
+    now = made | {folder: value for folder in folders if (value := hash_of_folder(folder, made))}
 
     def is_result(path: str) -> bool:
         return any(path == out or out.startswith(f"{path}/") or path.startswith(f"{out}/") for out in made)
@@ -92,7 +92,7 @@ def stale(status: dict[str, list], locks: list[dict[str, Any]]) -> list[str]:
     found = [
         name
         for name, stage in stages.items()
-        if any(dep["md5"] != (made | of_folders).get(dep["path"], dep["md5"]) for dep in stage.get("deps", []))
+        if any(dep["md5"] != now.get(dep["path"], dep["md5"]) for dep in stage.get("deps", []))
     ]
     for name, changes in status.items():
         for change in changes:
@@ -145,7 +145,7 @@ def _outdated_pages(root: Path) -> list[str]:
 
 
 def _damaged(found: Pipelines, locks: Mapping[str, dict[str, Any]], cache: str) -> list[str]:
-    names = None if cache == "all" else hashes(locks).values()
+    names = None if cache == "all" else hashes(locks.values()).values()
     return [os.path.relpath(path, found.root) for path in damaged_objects(found.cache, names)]
 
 

