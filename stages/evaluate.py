@@ -1,4 +1,4 @@
-"""Measure one trained model."""
+"""Measure one trained model on the training and the validation split."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from mnist_cnn.data.images import load_images, load_splits
 from mnist_cnn.engine.checkpoint import load_weights
 from mnist_cnn.engine.device import enough_memory, prepare
 from mnist_cnn.engine.execution import choose_engine, computing_class
-from mnist_cnn.evaluation.evaluate import evaluate
+from mnist_cnn.evaluation.evaluate import checked_predictor, evaluate
 from mnist_cnn.evaluation.metrics import confusion_table, recall
 from mnist_cnn.evaluation.summary import receptive_field
 from mnist_cnn.models import build
@@ -23,30 +23,26 @@ from stages import run
 def main(
     params: Path, model: str, splits: Path, weights: Path, metrics: Path, confusion: Path, recalls: Path, record: Path
 ) -> None:
-    """Measure one trained model; the only stage of the pipeline that looks at the test set."""
+    """Measure one trained model on the training and the validation split."""
     settings = load(params)
-    recipe = settings.recipe(model)
+    recipe, measure = settings.recipe(model), settings.evaluate
     execution = prepare(settings.train)
     network = build(model)
     load_weights(weights, network)
     with about(model):
         choice = choose_engine(network, execution)
         print(f"[INFO] Using device: {execution.device}; engine: {choice.reason}")
-        with enough_memory(settings.evaluate.batch_size):
-            result = evaluate(
-                network,
-                load_splits(splits, ("train", "val", "test"), recipe.deskew),
-                load_images(splits / "test.safetensors").pixels,
-                recipe,
-                settings.targets,
-                settings.evaluate,
-                choice.execution,
-            )
+        images = load_splits(splits, ("train", "val"), recipe.deskew)
+        written = load_images(splits / "val.safetensors").pixels
+        engine = choice.execution.engine
+        with enough_memory(measure.batch_size):
+            predict = checked_predictor(network, images.normalisation, images.val, recipe, measure, choice.execution)
+            result = evaluate(network, predict, images, written, recipe.epochs, measure.calibration_bins, engine)
     measured = result.metrics.as_dict()
     for name, value in measured.items():
         print(f"[INFO] {model} {name}: {value}")
 
-    write_text(metrics, json.dumps(measured, indent=2, allow_nan=False) + "\n")
+    write_text(metrics, json.dumps(result.metrics.compared(), indent=2, allow_nan=False) + "\n")
     write_text(confusion, confusion_table(result.confusion).to_csv(index=False, lineterminator="\n"))
     by_class = pd.DataFrame({"images": result.confusion.sum(1), "recall": recall(result.confusion).numpy().round(4)})
     write_text(recalls, by_class.rename_axis("digit").to_csv(lineterminator="\n"))

@@ -10,13 +10,14 @@ from mnist_cnn.common.files import write_text
 from mnist_cnn.common.libraries import COMPUTING, DRAWING, check_installed, pins
 from mnist_cnn.engine.feasible import check_feasible
 from mnist_cnn.settings.params import load
+from mnist_cnn.settings.story import load_story
 from stages import run
 
 _RECENT_S = 60
 
 
-def main(params: Path, requirements: Path, checked: Path, computing: Path, drawing: Path) -> None:
-    """Check params.yaml as a whole, and whether this machine can do it; note the libraries that results follow from.
+def main(params: Path, story: Path, requirements: Path, checked: Path, computing: Path, drawing: Path) -> None:
+    """Check params.yaml and story.yaml as a whole, and whether this machine can do it; note the libraries that results follow from.
 
     Every stage comes after this one, so what is refused here costs nothing.
     """
@@ -26,6 +27,7 @@ def main(params: Path, requirements: Path, checked: Path, computing: Path, drawi
         _show_git_what_dvc_wrote()
     try:
         settings = load(params)
+        load_story(story)
         with about(str(params)):
             check_feasible(settings)
     except InputError as error:

@@ -7,13 +7,14 @@ from mnist_cnn.report.figures.seeds import accuracy_over_seeds
 from mnist_cnn.report.figures.style import save
 from mnist_cnn.report.study_tables import ablation, differences, headline, markdown, summary, trial_table
 from mnist_cnn.settings.params import load
+from mnist_cnn.settings.story import load_story
 from mnist_cnn.study.plan import OWN, SHARED, plan
 from mnist_cnn.study.records import load_records
 from mnist_cnn.study.settings import load_study
 from stages import run
 
 
-def main(params: Path, study: Path, records: Path, table: Path, tables: Path, picture: Path) -> None:
+def main(params: Path, story: Path, study: Path, records: Path, table: Path, tables: Path, picture: Path) -> None:
     """Put the study's records together: all trials in one table, what they say in others, and a figure."""
     settings = load(params)
     planned = load_study(study, settings)

@@ -16,7 +16,6 @@ _COLUMNS = {
     "test_accuracy": "test %",
     "test_accuracy_low": "from",
     "test_accuracy_high": "to",
-    "generalization_gap": "gap",
     "reference_test_accuracy": "reference %",
 }
 
@@ -25,7 +24,7 @@ def main(numbers: Path, pictures: Path) -> None:
     """Print the comparison of the models and say where the plots are."""
     try:
         table = pd.read_csv(numbers)
-        met, shown = table[list(TARGETS)].sum(axis=1), table[list(_COLUMNS)]
+        met, shown = table[list(TARGETS)].fillna(False).astype(bool).sum(axis=1), table[list(_COLUMNS)]
     except (ValueError, KeyError) as error:
         fault = " ".join(str(error).split())
         raise InputError(f"{numbers}: cannot be read ({fault}); 'dvc repro' restores it") from None

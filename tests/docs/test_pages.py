@@ -21,7 +21,7 @@ GENERATED = {
     "docs/speed.md": ["metrics/benchmark.md"],
     "docs/study.md": ["metrics/study/study.md"],
 }
-STORY = yaml.safe_load((ROOT / "params.yaml").read_text())["report"]["story"]
+STORY = yaml.safe_load((ROOT / "story.yaml").read_text())["models"]
 
 
 def anchors(page: str) -> set[str]:

@@ -40,6 +40,7 @@ LONGEST = (
     "test_every_part_is_measured_and_reported",
     "test_a_conflict_in_the_lock_file_is_resolved_as_printed",
 )
+LOOK = ("--params=params.yaml", "--looks=looks.yaml", f"--models={' '.join(MODELS)}", "--why=to test")
 STUB = '"""A stand-in: see stub.py."""\n\nfrom stages.stub import main\n\nmain()\n'
 
 
@@ -141,6 +142,7 @@ def small_copy(folder: Path, mirror: Path) -> Project:
     source.write_text(program)
     project = Project(folder, mirror)
     shrink(project, MODELS)
+    project.run("python", "-m", "tools.look", *LOOK)
     return project
 
 
@@ -156,7 +158,7 @@ def reproduced_stubs(shared: Path, mirror: Path) -> Project:
 
     def make(folder: Path) -> None:
         copy_repository(folder, lambda name: not name.startswith(NOT_COPIED))
-        for stage in ("download", "split", "train", "evaluate", "report"):
+        for stage in ("download", "split", "train", "evaluate", "test", "report"):
             (folder / f"stages/{stage}.py").write_text(STUB)
         shutil.copy(Path(__file__).with_name("stub.py"), folder / "stages/stub.py")
         # What loads PyTorch in the stage ``settings``.

@@ -26,6 +26,15 @@ STUDY = {
 }
 
 
+# The stages of a model, in the order in which they need one another.
+OF_MODEL = ("train", "evaluate", "test")
+
+
+def stages_of(*models: str) -> list[str]:
+    """The stages of models, by kind."""
+    return [f"{stage}@{model}" for stage in OF_MODEL for model in models]
+
+
 class Project:
     """A repository in ``folder`` whose mirror of MNIST holds a few images; ``dvc`` and friends run inside."""
 

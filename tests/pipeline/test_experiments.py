@@ -12,7 +12,7 @@ import yaml
 from dvc.utils.serialize import modify_yaml
 
 from tests.helpers import ROOT
-from tests.pipeline.small_project import Project, printed, run_printed, stages_run
+from tests.pipeline.small_project import Project, printed, run_printed, stages_of, stages_run
 
 USING = "docs/using.md"
 
@@ -48,7 +48,7 @@ def test_experiments_run_as_printed(stubbed: Project) -> None:
     weights = project.read("checkpoints/model_5.safetensors")
     commands = iter(printed(USING, "Experiments"))
     assert stages_run(run(project, next(commands))) == ["settings", "report"]
-    assert stages_run(run(project, next(commands))) == ["settings", "train@model_5", "evaluate@model_5", "report"]
+    assert stages_run(run(project, next(commands))) == ["settings", *stages_of("model_5"), "report"]
     assert "metrics/model_5.json" in run(project, next(commands))
     assert re.search(r"models.model_5.max_lr +0.2 +0.1", run(project, next(commands)))
     page = Path(run(project, next(commands)).strip().removeprefix("file://")).read_text()
@@ -77,6 +77,8 @@ def test_experiments_run_as_printed(stubbed: Project) -> None:
     assert project.repro() == []
     run(project, next(commands))
     assert "gentle" in project.run("git", "branch").stdout.split()
+    looked = run(project, next(commands))
+    assert "test@model_5" in stages_run(looked) and "the rate is chosen" in project.read("looks.yaml")
     assert list(commands) == []
 
 

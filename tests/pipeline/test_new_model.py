@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.pipeline.small_project import MODELS, Project, copy_repository, stages_run
+from tests.pipeline.small_project import MODELS, Project, copy_repository, stages_of, stages_run
 
 NAME = "residual"
 # Any name will do: one that comes before the story's models by the alphabet, and the usual numbers, after a gap.
@@ -77,14 +77,16 @@ def test_a_model_of_other_layers_trains_out_of_the_box_and_is_in_all_results(pro
     add_model(project)
     ran = project.dvc("repro").stdout
     output = stages_run(ran)
-    assert output == ["settings", f"train@{NAME}", f"evaluate@{NAME}", "report"]
+    assert output == ["settings", *stages_of(NAME), "report"]
     [engine] = [line for line in ran.splitlines() if line.startswith("[INFO] Engine: PyTorch")]
     assert "GroupNorm" in engine
-    assert json.loads(project.read(f"metrics/{NAME}.json"))["engine"] == "torch"
+    # Nobody has declared a look at it.
+    assert json.loads(project.read(f"metrics/test/{NAME}.json")) == {}
     # The others are as they were.
     assert before == {name: project.read(f"metrics/{name}.json") for name in before}
     table = pd.read_csv(project.folder / "metrics/comparison.csv").set_index("model")
     assert table["engine"].to_dict() == {**dict.fromkeys(before, "native"), NAME: "torch"}
+    assert table["test_accuracy"].isna().to_dict() == {**dict.fromkeys(before, False), NAME: True}
     assert f"**{NAME}**" in project.read("metrics/comparison.md")
     assert NAME in set(pd.read_csv(project.folder / "plots/curves.csv")["model"])
     assert {file.name for file in (project.folder / "plots/pictures").iterdir()} == pictures

@@ -3,19 +3,19 @@
 import json
 import signal
 import sys
-from dataclasses import fields
 
 import pandas as pd
 import pytest
 
-from mnist_cnn.evaluation.metrics import Metrics
-from tests.pipeline.small_project import MODELS, Project
+from tests.pipeline.small_project import MODELS, Project, stages_of
+from tests.results import metrics
 
 
 def test_every_promised_file_is_there_and_no_temporary_one(reproduced: Project) -> None:
     project = reproduced
     for name in MODELS:
-        assert list(json.loads(project.read(f"metrics/{name}.json"))) == [field.name for field in fields(Metrics)]
+        assert list(json.loads(project.read(f"metrics/{name}.json"))) == list(metrics().compared())
+        assert list(json.loads(project.read(f"metrics/test/{name}.json"))) == ["test_accuracy", "test_loss"]
         history = pd.read_csv(project.folder / f"plots/history/{name}.csv")
         assert list(history) == ["epoch", "learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
         assert history["epoch"].tolist() == [1]
@@ -44,7 +44,7 @@ def test_the_statistics_of_the_split_are_recorded(reproduced: Project) -> None:
 def test_stages_run_again_one_by_one_give_the_same_bytes(project: Project) -> None:
     # The project was made with two models at a time.
     before = project.read("dvc.lock")
-    stages = ["split", "train@model_5", "evaluate@model_5", "report"]
+    stages = ["split", *stages_of("model_5"), "report"]
     assert project.repro("--force", "--single-item", *stages) == stages
     assert project.read("dvc.lock") == before
     assert project.run("git", "status", "--porcelain").stdout == ""

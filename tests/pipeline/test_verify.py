@@ -34,7 +34,7 @@ def test_each_fault_is_named_in_its_line(stubbed_with_pages: Project) -> None:
     project.run("git", "restore", "params.yaml")
 
     edit("src/mnist_cnn/models/model_1.py", '"""', '"""A change. ')
-    assert verify(project) == ["bad  dvc.lock: settings, train@model_1, evaluate@model_1 (dvc repro)"]
+    assert verify(project) == ["bad  dvc.lock: settings, train@model_1, evaluate@model_1, test@model_1 (dvc repro)"]
     project.run("git", "restore", "src")
 
     # New results, and the tables of before.
@@ -44,7 +44,7 @@ def test_each_fault_is_named_in_its_line(stubbed_with_pages: Project) -> None:
     project.run("git", "checkout", "--quiet", ".")
     project.dvc("checkout")
 
-    edit("metrics/model_1.json", '"epochs": 1', '"epochs": 2')
+    edit("metrics/model_1.json", '"parameters": 2', '"parameters": 3')
     assert verify(project) == ["bad  results: metrics/model_1.json (git restore, or delete it and dvc repro)"]
     (project.folder / "metrics/model_1.json").unlink()
     assert verify(project) == ["bad  results: metrics/model_1.json (git restore, or delete it and dvc repro)"]
@@ -111,7 +111,6 @@ def test_a_removed_and_a_renamed_model_leave_nothing(stubbed_with_pages: Project
 
     def change(params: dict[str, Any]) -> None:
         params["models"] = {"renamed": params["models"]["model_3"], "model_5": params["models"]["model_5"]}
-        params["report"]["story"] = {}
 
     before = {path: path.read_bytes() for path in project.folder.glob("plots/history/*")} | {
         project.folder / "dvc.lock": (project.folder / "dvc.lock").read_bytes()
@@ -123,6 +122,7 @@ def test_a_removed_and_a_renamed_model_leave_nothing(stubbed_with_pages: Project
     project.run("git", "checkout", "--quiet", "params.yaml")
 
     project.edit_params(change)
+    (project.folder / "story.yaml").write_text("models: {}\n")
     [left] = [line for line in verify(project) if line.startswith("bad  leftovers: ")]
     assert "plots/history/model_1.csv" in left and "train@model_3" in left and "model_5" not in left
     stray = project.folder / "plots/history/of_mine.csv"

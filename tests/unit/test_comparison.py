@@ -5,15 +5,22 @@ import re
 import pytest
 from markdown_it import MarkdownIt
 
-from mnist_cnn.report.comparison import analysis, comparison_markdown, comparison_table, curves, results_markdown
+from mnist_cnn.evaluation.looks import Look
+from mnist_cnn.evaluation.metrics import TARGETS as TARGET_KEYS
+from mnist_cnn.report.comparison import (
+    analysis,
+    comparison_markdown,
+    comparison_table,
+    curves,
+    looks_markdown,
+    results_markdown,
+)
 from mnist_cnn.report.results import ModelResult
-from mnist_cnn.settings.params import Params, StoryEntry, Targets, load
-from tests.helpers import ROOT
+from mnist_cnn.settings.params import Targets
+from mnist_cnn.settings.story import StoryEntry
 from tests.results import Mistake, model_result
 
 TARGETS = Targets(test_accuracy=99.4, max_epochs=15, parameters_below=8000)
-SETTINGS = load(ROOT / "params.yaml")
-
 
 def entry(target: str = "", parameters: str | None = None, accuracy: float | None = None) -> StoryEntry:
     return StoryEntry(
@@ -22,11 +29,6 @@ def entry(target: str = "", parameters: str | None = None, accuracy: float | Non
         reference_train_accuracy=accuracy,
         reference_test_accuracy=accuracy,
     )
-
-
-def params_with(**story: StoryEntry) -> Params:
-    report = SETTINGS.report.model_copy(update={"story": story})
-    return SETTINGS.model_copy(update={"targets": TARGETS, "report": report})
 
 
 def cells(markdown: str) -> list[list[str]]:
@@ -63,7 +65,9 @@ def test_parameters_are_held_against_their_limit(parameters: int, finding: str) 
     ],
 )
 def test_a_model_overfits_when_training_is_well_above_test(gap: float, finding: str) -> None:
-    assert re.match(finding, analysis(model_result(generalization_gap=gap), None, TARGETS)[1])
+    assert re.match(finding, analysis(model_result(train_accuracy=99.5 + gap), None, TARGETS)[1])
+    unseen = model_result(test_errors=None, val_accuracy=98, train_accuracy=98 + gap)
+    assert re.match(f"{finding} validation", analysis(unseen, None, TARGETS)[1])
 
 
 @pytest.mark.parametrize(
@@ -77,8 +81,8 @@ def test_a_model_overfits_when_training_is_well_above_test(gap: float, finding: 
     ],
 )
 def test_a_gap_is_compared_with_that_of_the_model_before(gap: float, before: float, finding: str) -> None:
-    previous = model_result("model_1", generalization_gap=before)
-    assert re.search(finding, analysis(model_result(generalization_gap=gap), previous, TARGETS)[1])
+    previous = model_result("model_1", train_accuracy=99.5 + before)
+    assert re.search(finding, analysis(model_result(train_accuracy=99.5 + gap), previous, TARGETS)[1])
 
 
 @pytest.mark.parametrize(
@@ -91,7 +95,7 @@ def test_a_gap_is_compared_with_that_of_the_model_before(gap: float, before: flo
     ],
 )
 def test_accuracy_is_held_against_its_target_and_the_interval(wrong: int, finding: str) -> None:
-    assert re.match(finding, analysis(model_result(mistakes=[(4, 9, wrong)]), None, TARGETS)[2])
+    assert re.match(finding, analysis(model_result(test_errors=wrong), None, TARGETS)[2])
 
 
 @pytest.mark.parametrize(("wrong", "accuracy"), [(99, r"0\.01 points more"), (101, r"0\.01 .* less"), (100, "As much")])
@@ -102,18 +106,38 @@ def test_accuracy_is_held_against_its_target_and_the_interval(wrong: int, findin
 def test_accuracy_and_size_are_compared_with_those_of_the_model_before(
     wrong: int, accuracy: str, parameters: int, size: str
 ) -> None:
-    previous = model_result("model_1", [(4, 9, 100)], parameters=10_000)
-    model = model_result(mistakes=[(4, 9, wrong)], parameters=parameters)
+    previous = model_result("model_1", test_errors=100, parameters=10_000)
+    model = model_result(test_errors=wrong, parameters=parameters)
     assert re.match(f"{accuracy} .*model_1.* {size}$", analysis(model, previous, TARGETS)[3])
+
+
+def test_validation_is_not_compared_with_the_test_set() -> None:
+    unseen, seen = model_result("model_1", test_errors=None), model_result("model_2")
+    assert not any("model_1" in sentence for sentence in analysis(seen, unseen, TARGETS))
+    both = analysis(model_result("model_2", test_errors=None), unseen, TARGETS)
+    assert ["model_1" in sentence for sentence in both] == [False, True, True, False, False]
+    assert not any("test" in sentence for sentence in both[:-1])
+
+
+def test_a_model_that_was_not_looked_at_shows_no_test_figure() -> None:
+    unseen = model_result(test_errors=None)
+    for markdown in (comparison_markdown([unseen], TARGETS, {}), results_markdown([unseen], TARGETS, {})):
+        assert "meets all" not in markdown.lower() and "not tested" in markdown
+    assert cells(results_markdown([unseen], TARGETS, {}))[1][4:7] == ["–", "–", "–"]
+    [row] = comparison_table([unseen], TARGETS, {}).to_dict("records")
+    assert [row[key] for key in ("test_accuracy", "test_loss", "test_accuracy_low", "meets_accuracy_target")] == [
+        None
+    ] * 4
+    assert row["meets_epochs_target"] is row["meets_parameters_target"] is True
 
 
 @pytest.mark.parametrize(
     ("mistakes", "finding"),
     [
-        ([(8, 3, 20), (8, 2, 10), (4, 9, 25)], r"Weakest .* 8 \(97\.0 % .*\).* 3$"),
-        ([(0, 9, 1)], r"Weakest .* 0 \(99\.9 % .*\).* 9$"),
-        ([(9, 0, 600)], r"Weakest .* 9 \(40\.0 % .*\).* 0$"),
-        ([], ".*every test image correctly"),
+        ([(8, 3, 20), (8, 2, 10), (4, 9, 25)], r"Weakest .* 8s \(97\.0 % .*\).* 3$"),
+        ([(0, 9, 1)], r"Weakest .* 0s \(99\.9 % .*\).* 9$"),
+        ([(9, 0, 600)], r"Weakest .* 9s \(40\.0 % .*\).* 0$"),
+        ([], ".*every validation image correctly"),
     ],
 )
 def test_the_weakest_digit_and_what_it_is_taken_for_are_named(mistakes: list[Mistake], finding: str) -> None:
@@ -124,7 +148,7 @@ def test_the_weakest_digit_has_the_lowest_recall_not_the_most_mistakes() -> None
     model = model_result(mistakes=[(4, 9, 20), (1, 7, 10)])
     model.confusion[1][1] = 90
     model.confusion[2][2] = 0  # a digit without images has no recall
-    assert "1 (90.0 %" in analysis(model, None, TARGETS)[3]
+    assert "1s (90.0 %" in analysis(model, None, TARGETS)[3]
 
 
 @pytest.mark.parametrize(
@@ -140,15 +164,17 @@ def test_the_weakest_digit_has_the_lowest_recall_not_the_most_mistakes() -> None
 def test_the_verdict_names_the_missed_targets(
     accuracy: bool, epochs: bool, parameters: bool, missed: str | None
 ) -> None:
-    model = model_result(meets_accuracy_target=accuracy, meets_epochs_target=epochs, meets_parameters_target=parameters)
+    model = model_result(
+        test_errors=60 if accuracy else 61, epochs=15 if epochs else 16, parameters=7_999 if parameters else 8_000
+    )
     assert analysis(model, None, TARGETS)[-1] == (f"Misses: {missed}" if missed else "**Meets all three targets**")
-    assert cells(results_markdown([model], params_with()))[1][-1] == (f"misses: {missed}" if missed else "meets all")
+    assert cells(results_markdown([model], TARGETS, {}))[1][-1] == (f"misses: {missed}" if missed else "meets all")
 
 
 def test_the_comparison_has_a_row_a_model_with_the_reference_figures_in_brackets() -> None:
-    first, second = model_result("model_1", [(8, 3, 100)], parameters=14_478), model_result("model_2")
-    params = params_with(model_1=entry("a skeleton", "14.5k", 98.8), model_2=entry("half | of\nit\n"))
-    header, *rows = cells(comparison_markdown([first, second], params))
+    first, second = model_result("model_1", test_errors=100, parameters=14_478), model_result("model_2")
+    story = dict(model_1=entry("a skeleton", "14.5k", 98.8), model_2=entry("half | of\nit\n"))
+    header, *rows = cells(comparison_markdown([first, second], TARGETS, story))
     assert len(header) == 4
     assert [row[:2] for row in rows] == [
         ["<strong>model_1</strong>", "a skeleton"],
@@ -172,23 +198,23 @@ def test_the_comparison_has_a_row_a_model_with_the_reference_figures_in_brackets
 @pytest.mark.parametrize("story", [{}, {"model_1": entry("x", "29k", 99.0)}, {"model_2": entry()}])
 def test_a_model_without_reference_figures_has_no_brackets(story: dict[str, StoryEntry]) -> None:
     model = model_result()._replace(receptive_field_px=None)
-    _, (_, target, result, _) = cells(comparison_markdown([model], params_with(**story)))
+    _, (_, target, result, _) = cells(comparison_markdown([model], TARGETS, story))
     assert target == ""
     assert not re.search(r"\(|None", result)
     assert "Receptive field: –" in result
-    assert cells(results_markdown([model], params_with(**story)))[1][6] == "–"
+    assert cells(results_markdown([model], TARGETS, story))[1][6] == "–"
 
 
 def test_a_reference_figure_of_zero_is_one() -> None:
-    params = params_with(model_2=entry("", "0", 0.0))
-    _, (_, _, result, _) = cells(comparison_markdown([model_result()], params))
+    story = dict(model_2=entry("", "0", 0.0))
+    _, (_, _, result, _) = cells(comparison_markdown([model_result()], TARGETS, story))
     assert re.findall(r"\((.*?)\)", result) == ["0", "0.00", "0.00"]
-    assert cells(results_markdown([model_result()], params))[1][6] == "0.00"
+    assert cells(results_markdown([model_result()], TARGETS, story))[1][6] == "0.00"
 
 
 def test_the_short_table_has_the_figures_of_each_model() -> None:
-    models = [model_result("model_1", [(8, 3, 100)], parameters=14_478), model_result("model_2", [(8, 3, 40)])]
-    header, *rows = cells(results_markdown(models, params_with(model_1=entry("x", "14.5k", 98.8))))
+    models = [model_result("model_1", test_errors=100, parameters=14_478), model_result("model_2", test_errors=40)]
+    header, *rows = cells(results_markdown(models, TARGETS, dict(model_1=entry("x", "14.5k", 98.8))))
     assert len(header) == len(rows[0])
     assert [row[:7] for row in rows] == [
         ["model_1", "14,478", "15", "99.30", "<strong>99.00</strong>", "98.79 to 99.18", "98.80"],
@@ -197,18 +223,30 @@ def test_the_short_table_has_the_figures_of_each_model() -> None:
 
 
 def test_the_comparison_as_numbers() -> None:
-    models = [model_result("model_1", [(8, 3, 100)]), model_result("model_2")]
-    table = comparison_table(models, params_with(model_1=entry("", "14.5k", 98.8)))
+    models = [model_result("model_1", test_errors=100), model_result("model_2", test_errors=0)]
+    table = comparison_table(models, TARGETS, dict(model_1=entry("", "14.5k", 98.8)))
     metrics = models[0].metrics.as_dict()
-    added = ["test_accuracy_low", "test_accuracy_high", "receptive_field_px"]
+    added = ["test_accuracy", "test_loss", "test_accuracy_low", "test_accuracy_high"]
     references = ["reference_train_accuracy", "reference_test_accuracy"]
-    assert list(table) == ["model", *metrics, *added, *references]
+    assert list(table) == ["model", *metrics, *added, *TARGET_KEYS, "receptive_field_px", *references]
     first, second = table.to_dict("records")
     assert {key: first[key] for key in metrics} == metrics
-    assert [first[key] for key in added] == [98.7853, 99.1771, 20]
+    assert [first[key] for key in added] == [99.0, 0.02, 98.7853, 99.1771]
+    assert [first[key] for key in TARGET_KEYS] == [False, True, True]
     assert [first[key] for key in references] == [98.8, 98.8]
     assert [first["model"], second["model"], second["test_accuracy_high"]] == ["model_1", "model_2", 100]
     assert table[references].isna().all(axis=1).tolist() == [False, True]
+
+
+def test_looks_are_numbered_from_the_oldest_on() -> None:
+    looks = [
+        Look(date="2026-11-23", commit="a17331a", why="five models", seen="a | b", followed="c"),
+        Look(date="2026-11-24", commit="", why="more", models={"model_1": "0" * 16}),
+    ]
+    assert cells(looks_markdown(looks))[1:] == [
+        ["1", "2026-11-23", "a17331a", "five models", "a | b", "c"],
+        ["2", "2026-11-24", "", "more", "–", "–"],
+    ]
 
 
 def test_the_curves_of_all_models_are_one_table() -> None:

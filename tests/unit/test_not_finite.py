@@ -41,7 +41,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 def splits(tmp_path: Path) -> Path:
     """Small splits without the digit 9."""
     folder = tmp_path / "splits"
-    for seed, name in enumerate(("train", "val", "test")):
+    for seed, name in enumerate(("train", "val")):
         save_images(folder / f"{name}.safetensors", Images(noise(40, seed).pixels, torch.arange(40) % 9))
     write_sealed(folder / STATISTICS, {"mean": 0.13, "std": 0.31})
     return folder
@@ -79,11 +79,12 @@ def test_weights_that_are_not_finite_are_not_measured(run: Run, splits: Path, tm
     assert not results.exists()
 
 
-def test_a_metrics_file_is_json_although_a_class_has_no_test_image(run: Run, splits: Path, tmp_path: Path) -> None:
+def test_a_metrics_file_is_json_although_a_class_has_no_image(run: Run, splits: Path, tmp_path: Path) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
     evaluate_by(run, splits, build("model_5"), tmp_path)
-    metrics = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
-    assert 0 <= metrics["worst_class_recall"] <= 100
-    assert metrics["engine"] == "native"
+    json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
+    measured = json.loads((tmp_path / "record.json").read_text(), parse_constant=refuse)["metrics"]
+    assert 0 <= measured["worst_class_recall"] <= 100
+    assert measured["engine"] == "native"

@@ -48,12 +48,11 @@ SOURCE = Source(
 )
 
 
-def row(name: str, wrong: int, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
-    """A model's row of the comparison: of 10,000 test images some are misclassified."""
-    usual = {"parameters": 7_778, "train_accuracy": 99.6145, "val_accuracy": 99.46, "test_loss": 0.016204}
-    usual["generalization_gap"] = round(99.6145 - (100 - wrong / 100), 4)
-    model = model_result(name, [(4, 9, wrong)], **usual | changes)
-    return {str(key): value for key, value in comparison_table([model], SETTINGS).iloc[0].items()}
+def row(name: str, wrong: int | None, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
+    """A model's row of the comparison: of 10,000 test images some are misclassified; None where it was not tested."""
+    usual = {"parameters": 7_778, "train_accuracy": 99.6145, "val_accuracy": 99.46, "val_loss": 0.016204}
+    model = model_result(name, test_errors=wrong, **usual | changes)
+    return {str(key): value for key, value in comparison_table([model], SETTINGS.targets, {}).iloc[0].items()}
 
 
 MODEL_4, MODEL_5 = row("model_4", 115, parameters=7_040), row("model_5", 46)
@@ -76,7 +75,8 @@ CASES = {
         results(MODEL_4, row("model_5", 130, val_accuracy=98.7, parameters=9_000)),
         results(models=RECIPES | {"model_5": {"epochs": 15}}),
     ),
-    "worse": (results(), results(MODEL_4, row("model_5", 61, test_loss=0.02))),
+    "worse": (results(), results(MODEL_4, row("model_5", 61, val_loss=0.02))),
+    "not_tested": (results(), results(MODEL_4, row("model_5", None, val_accuracy=99.56))),
     "model_added": (
         results(),
         results(
@@ -127,7 +127,7 @@ def test_the_verdict_comes_first_and_names_what_is_missed() -> None:
     large = results(row("model_5", 70, parameters=9_000))
     lines = report("Title", [], Base("main", "0123456", large), large, SOURCE).splitlines()
     assert lines[0] == "## Title"
-    assert re.match(r"- ❌ .*`model_5` misses 99\.4 % .* 8,000 .*99\.30 %.* 15 .* 9,000 ", lines[2])
+    assert re.match(r"- ❌ .*`model_5` misses 99\.4 % .* 8,000.*99\.46 %.*99\.30 %.* 15 .* 9,000 ", lines[2])
     assert "no model (0 of 1)" in lines[3]
 
 
@@ -155,6 +155,15 @@ def test_a_difference_is_told_with_its_significance(before: int, after: int, mov
     assert lines[-1].endswith(f": {moved}")
 
 
+def test_where_the_test_set_was_not_looked_at_validation_decides() -> None:
+    before, here = results(), results(MODEL_4, row("model_5", None, val_accuracy=99.96))
+    on_targets, meeting, moved = verdict(Base("main", "0", before), here)[:3]
+    assert not re.search("meets all|misses", on_targets) and "99.96 % on validation" in on_targets
+    assert "no longer: `model_5`" in meeting
+    assert moved.endswith("99.46 → 99.96 % (▲ +0.50, better, significant)")
+    assert "| `model_5` | Test accuracy, % | 99.54 | – | gone |" in metrics_changed(before, here)
+
+
 @pytest.mark.parametrize(
     ("images", "accuracy", "difference"),
     [
@@ -180,7 +189,7 @@ def test_each_version_is_judged_by_its_own_number_of_validation_images() -> None
 
 def test_a_metric_that_only_one_version_has_is_told_without_a_difference() -> None:
     new = row("model_5", 46)
-    old = {key: value for key, value in new.items() if key != "test_loss"}
+    old = {key: value for key, value in new.items() if key != "val_loss"}
     assert "| – | 0.016204 | new |" in metrics_changed(results(old), results(new))
     assert "| 0.016204 | – | gone |" in metrics_changed(results(new), results(old))
 
@@ -263,9 +272,10 @@ def test_the_comparison_keeps_its_line_breaks_and_no_other_html() -> None:
         (MODEL_5, None),
         (row("model_5", 52), r" 0\.06 points, not significant"),
         (row("model_5", 90), r" 0\.44 points, significant.* `model_5`"),
-        (row("model_5", 46, test_loss=0.02), r" 0\.00 points, not significant"),
+        (row("model_5", 46, val_loss=0.02), r" 0\.00 points, not significant"),
+        (row("model_5", None), r" 0\.00 points, not significant"),
     ],
-    ids=["the same", "not significant", "significant", "another loss"],
+    ids=["the same", "not significant", "significant", "another loss", "not tested"],
 )
 def test_a_run_is_compared_with_what_is_committed(made: dict[str, Any], differs: str | None) -> None:
     line, sections = reproduction(results(), results(MODEL_4, made))

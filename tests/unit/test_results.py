@@ -13,12 +13,13 @@ from mnist_cnn.data.images import save_images
 from mnist_cnn.engine.checkpoint import save_weights
 from mnist_cnn.models import build
 from mnist_cnn.report.comparison import comparison_markdown
+from mnist_cnn.evaluation.metrics import OnTestSet
 from mnist_cnn.report.results import load_result
 from mnist_cnn.settings.params import load
 from mnist_cnn.training.fit import Epoch
 from stages import evaluate
 from tests.helpers import ROOT, noise
-from tests.results import metrics, model_result
+from tests.results import metrics
 
 HISTORY = b"epoch,learning_rate,train_loss,train_accuracy,val_loss,val_accuracy\n1,0.1,0.5,90.0,0.2,95.0\n"
 RECORD: dict[str, Any] = {
@@ -27,17 +28,18 @@ RECORD: dict[str, Any] = {
     "confusion": [[1]],
     "misclassified": [],
 }
+TESTED: dict[str, Any] = {"tested": {"images": 10_000, "correct": 9_900, "loss": 0.02, "robustness": {"blur": 98.0}}}
 
 
 def test_the_interval_is_around_the_accuracy_on_the_test_images() -> None:
-    model = model_result(mistakes=[(8, 3, 100)])
-    assert model.test_images == 10_000
-    assert model.interval == pytest.approx((98.7853, 99.1771), abs=1e-4)
+    test = OnTestSet(10_000, 9_900, 0.02, {})
+    assert test.accuracy == 99
+    assert test.interval == pytest.approx((98.7853, 99.1771), abs=1e-4)
 
 
 def test_what_the_stages_write_is_what_the_report_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    for seed, split in enumerate(("train", "val", "test")):
+    for seed, split in enumerate(("train", "val")):
         save_images(tmp_path / f"{split}.safetensors", noise(20, seed))
     write_sealed(tmp_path / "statistics.json", {"mean": 0.13, "std": 0.31})
     save_weights(tmp_path / "weights.safetensors", build("model_1"))
@@ -52,20 +54,21 @@ def test_what_the_stages_write_is_what_the_report_reads(tmp_path: Path, monkeypa
         recalls=tmp_path / "recalls.csv",
         record=tmp_path / "model_1.json",
     )
-    model = load_result("model_1", tmp_path, tmp_path)
+    write_sealed(tmp_path / "test/model_1.json", TESTED)
+    model = load_result("model_1", tmp_path, tmp_path / "test", tmp_path)
     assert model.name == "model_1"
-    assert model.metrics.as_dict() == json.loads((tmp_path / "metrics.json").read_text())
+    assert model.metrics.compared() == json.loads((tmp_path / "metrics.json").read_text())
+    assert model.test is not None and model.test._asdict() == TESTED["tested"]
     pairs = pd.read_csv(tmp_path / "confusion.csv")
     assert list(pairs) == ["actual", "predicted", "count"]
     assert pairs.to_numpy().tolist() == [[i, j, model.confusion[i][j]] for i in range(10) for j in range(10)]
-    assert model.test_images == 20
     assert len(model.misclassified) == 20 - sum(model.confusion[digit][digit] for digit in range(10)) > 0
     first = model.misclassified[0]
-    assert first.pixels == noise(20, 2).pixels[first.image].tolist()
+    assert first.pixels == noise(20, 1).pixels[first.image].tolist()
     assert model.receptive_field_px is not None and model.receptive_field_px > 1
     assert model.history.to_csv(index=False).encode() == HISTORY
     assert tuple(model.history) == Epoch._fields
-    comparison_markdown([model], load(ROOT / "params.yaml"))
+    comparison_markdown([model], load(ROOT / "params.yaml").targets, {})
 
 
 def without(record: dict[str, Any], key: str) -> dict[str, Any]:
@@ -73,32 +76,37 @@ def without(record: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("record", "history"),
+    ("record", "tested", "history"),
     [
-        (None, HISTORY),
-        *((without(RECORD, key), HISTORY) for key in RECORD),
-        (RECORD | {"metrics": without(RECORD["metrics"], "engine")}, HISTORY),
-        (RECORD | {"metrics": RECORD["metrics"] | {"other": 1}}, HISTORY),
-        (RECORD | {"misclassified": [{"label": 1}]}, HISTORY),
-        (RECORD, None),
-        (RECORD, b""),
-        (RECORD, HISTORY + b"2,0.1,0.5,90.0,0.2,95.0,99\n"),
-        (RECORD, HISTORY + b"3,0.1,0.5,90.0,0.2,95.0\n"),
-        (RECORD, HISTORY.replace(b"95.0", b"nan")),
-        (RECORD, HISTORY.replace(b"95.0", b"many")),
-        (RECORD, b"epoch\n\xff\n"),
+        (None, TESTED, HISTORY),
+        *((without(RECORD, key), TESTED, HISTORY) for key in RECORD),
+        (RECORD | {"metrics": without(RECORD["metrics"], "engine")}, TESTED, HISTORY),
+        (RECORD | {"metrics": RECORD["metrics"] | {"other": 1}}, TESTED, HISTORY),
+        (RECORD | {"misclassified": [{"label": 1}]}, TESTED, HISTORY),
+        (RECORD, None, HISTORY),
+        (RECORD, {}, HISTORY),
+        (RECORD, {"tested": {"images": 1}}, HISTORY),
+        (RECORD, TESTED, None),
+        (RECORD, TESTED, b""),
+        (RECORD, TESTED, HISTORY + b"2,0.1,0.5,90.0,0.2,95.0,99\n"),
+        (RECORD, TESTED, HISTORY + b"3,0.1,0.5,90.0,0.2,95.0\n"),
+        (RECORD, TESTED, HISTORY.replace(b"95.0", b"nan")),
+        (RECORD, TESTED, HISTORY.replace(b"95.0", b"many")),
+        (RECORD, TESTED, b"epoch\n\xff\n"),
     ],
 )
 def test_a_missing_or_damaged_result_is_refused_in_a_line_that_names_the_file(
-    tmp_path: Path, record: dict[str, Any] | None, history: bytes | None
+    tmp_path: Path, record: dict[str, Any] | None, tested: dict[str, Any] | None, history: bytes | None
 ) -> None:
-    files = tmp_path / "model_1.json", tmp_path / "model_1.csv"
-    if record is not None:
-        write_sealed(files[0], record)
+    files = tmp_path / "evaluation/model_1.json", tmp_path / "test/model_1.json", tmp_path / "model_1.csv"
+    for file, content in zip(files, (record, tested), strict=False):
+        if content is not None:
+            write_sealed(file, content)
     if history is not None:
-        files[1].write_bytes(history)
+        files[2].write_bytes(history)
     with pytest.raises(InputError) as error:
-        load_result("model_1", tmp_path, tmp_path)
+        load_result("model_1", files[0].parent, files[1].parent, tmp_path)
     message = str(error.value)
-    assert message.startswith(f"{files[record is RECORD]}: ") and "dvc repro" in message
+    damaged = files[0] if record is not RECORD else files[1] if tested is not TESTED else files[2]
+    assert str(damaged) in message and "dvc repro" in message
     assert len(message.splitlines()) == 1

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.models import MODELS
 from mnist_cnn.settings.params import Params, load
+from mnist_cnn.settings.story import Story, load_story
 from mnist_cnn.settings.validation import RENAMED, validate
 from mnist_cnn.study.settings import load_study
 from tests.helpers import ROOT
@@ -19,7 +20,6 @@ from tests.helpers import ROOT
 FILE = ROOT / "params.yaml"
 DOCUMENT: dict[str, Any] = yaml.safe_load(FILE.read_text())
 RECIPE = "models.model_3"
-STORY = "report.story.model_1"
 # What no model can be called, whichever are added.
 NO_MODEL = "_none"
 
@@ -78,7 +78,6 @@ def test_the_repositorys_own_settings_are_valid() -> None:
         (f"{RECIPE}.dropout", [0.1], "number"),
         (f"{RECIPE}.deskew", 1, "boolean"),
         (f"{RECIPE}.tta", 5, "boolean"),
-        (f"{STORY}.reference_parameters", 28954, "string"),
         # Values that are not among those allowed.
         ("split.method", "best", "'last', 'random' or 'stratified'"),
         ("train.device", "gpu", "'auto', 'cpu', 'cuda' or 'mps'"),
@@ -120,15 +119,8 @@ def test_the_repositorys_own_settings_are_valid() -> None:
         ("targets.parameters_below", 0, "greater than or equal to 1"),
         ("report.misclassified_shown", 0, "greater than or equal to 1"),
         ("report.augmented_digits", 0, "greater than or equal to 1"),
-        *(
-            (setting, value, allowed)
-            for setting in (
-                "targets.test_accuracy",
-                f"{STORY}.reference_train_accuracy",
-                f"{STORY}.reference_test_accuracy",
-            )
-            for value, allowed in ((-0.1, "greater than or equal to 0"), (100.1, "less than or equal to 100"))
-        ),
+        ("targets.test_accuracy", -0.1, "greater than or equal to 0"),
+        ("targets.test_accuracy", 100.1, "less than or equal to 100"),
         # Not a number, and infinite.
         (f"{RECIPE}.max_lr", float("nan"), "finite"),
         (f"{RECIPE}.augmentation.shift_px", float("inf"), "finite"),
@@ -157,9 +149,6 @@ def test_a_wrong_value_is_refused_by_its_path(
         (f"{RECIPE}.augmentation.shift_px", 14),
         (f"{RECIPE}.augmentation.scale_percent", 99.9),
         ("targets.test_accuracy", 100),
-        (f"{STORY}.reference_parameters", None),
-        (f"{STORY}.reference_test_accuracy", None),
-        ("report.story", {}),
     ],
 )
 def test_bounds_are_allowed_themselves(document: dict[str, Any], setting: str, value: object) -> None:
@@ -177,7 +166,7 @@ def test_the_kernels_compute_in_float32_and_nothing_else(document: dict[str, Any
 
 @pytest.mark.parametrize(
     "path",
-    ["", "split", "train", RECIPE, f"{RECIPE}.augmentation", "evaluate", "targets", "report", STORY],
+    ["", "split", "train", RECIPE, f"{RECIPE}.augmentation", "evaluate", "targets", "report"],
 )
 def test_an_unknown_setting_is_refused_by_its_path_with_those_that_are_known(
     document: dict[str, Any], path: str
@@ -194,16 +183,16 @@ def test_an_unknown_setting_is_refused_by_its_path_with_those_that_are_known(
 
 
 PLACES = dict.fromkeys(("deslant", "views", "weight_average", "clip_ratio", "warmup_share"), RECIPE) | {
-    "misread_shown": "report",
-    "brief_parameters": STORY,
-    "brief_train_accuracy": STORY,
-    "brief_test_accuracy": STORY,
+    "misread_shown": "report"
 }
 OF_THE_STUDY = {"equal": ""}
+OF_THE_STORY = ("brief_parameters", "brief_train_accuracy", "brief_test_accuracy")
+# In a file of its own now.
+MOVED = {"story": "report"}
 
 
 def test_every_old_name_has_a_place() -> None:
-    assert PLACES.keys() | OF_THE_STUDY.keys() == RENAMED.keys()
+    assert {*PLACES, *OF_THE_STUDY, *OF_THE_STORY, *MOVED} == RENAMED.keys()
 
 
 def new_name(old: str) -> str:
@@ -238,14 +227,57 @@ def test_the_studys_settings_by_their_old_names_are_refused_with_the_new_ones(tm
     assert line.startswith(f"{file}: {place}{old}: ") and RENAMED[old] in line
 
 
+def test_a_setting_that_has_gone_elsewhere_is_refused_with_its_new_place(document: dict[str, Any]) -> None:
+    for name, place in MOVED.items():
+        line = fault(document | {place: document[place] | {name: {}}})
+        assert line.startswith(f"{place}.{name}: ") and RENAMED[name] in line
+
+
+# ---- What is told of the models, in a file of its own
+
+
+def story_of(tmp_path: Path, **changes: object) -> Story:
+    file = tmp_path / "story.yaml"
+    entry = {
+        "target": "x",
+        "reference_parameters": "29k",
+        "reference_train_accuracy": None,
+        "reference_test_accuracy": 100,
+    }
+    file.write_text(yaml.safe_dump({"models": {changes.pop("model", "model_1"): entry | changes}}))
+    return load_story(file)
+
+
+def test_the_story_is_valid_and_may_have_no_reference_figures(tmp_path: Path) -> None:
+    assert load_story(ROOT / "story.yaml").keys() <= set(MODELS)
+    assert story_of(tmp_path)["model_1"].reference_train_accuracy is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "allowed"),
+    [
+        ("reference_parameters", 28954, "string"),
+        ("reference_test_accuracy", 100.1, "less than or equal to 100"),
+        ("reference", 1, "target, reference_parameters"),
+        *((old, 1, RENAMED[old]) for old in OF_THE_STORY),
+        ("model", NO_MODEL, ", ".join(MODELS)),
+    ],
+)
+def test_a_wrong_entry_of_the_story_is_refused_by_its_path(
+    tmp_path: Path, setting: str, value: object, allowed: str
+) -> None:
+    with pytest.raises(InputError, match=f"story.yaml: models.*({setting}|{value})") as error:
+        story_of(tmp_path, **{setting: value})
+    assert allowed in str(error.value)
+
+
 # ---- What fits together, and what may be left out
 
 
-@pytest.mark.parametrize("section", ["models", "report.story"])
-def test_an_unknown_model_is_refused_by_its_path(document: dict[str, Any], section: str) -> None:
-    put(document, f"{section}.{NO_MODEL}", section_of(document, section)["model_3"])
+def test_an_unknown_model_is_refused_by_its_path(document: dict[str, Any]) -> None:
+    put(document, f"models.{NO_MODEL}", document["models"]["model_3"])
     line = fault(document)
-    assert line.startswith(f"{section}.{NO_MODEL}: ") and all(name in line for name in MODELS)
+    assert line.startswith(f"models.{NO_MODEL}: ") and all(name in line for name in MODELS)
 
 
 def test_the_model_presented_must_be_among_those_trained(document: dict[str, Any]) -> None:
@@ -255,13 +287,8 @@ def test_the_model_presented_must_be_among_those_trained(document: dict[str, Any
 
 
 def test_a_missing_setting_is_refused_by_its_path() -> None:
-    recipe, story = (section_of(DOCUMENT, path) for path in (RECIPE, STORY))
-    small = DOCUMENT | {
-        "model": "model_3",
-        "models": {"model_3": recipe},
-        "report": DOCUMENT["report"] | {"story": {"model_1": story}},
-    }
-    required = [setting for setting in settings_of(small) if setting not in (RECIPE, STORY)]
+    small = DOCUMENT | {"model": "model_3", "models": {"model_3": section_of(DOCUMENT, RECIPE)}}
+    required = [setting for setting in settings_of(small) if setting != RECIPE]
     for setting in required:
         without = copy.deepcopy(small)
         path, _, name = setting.rpartition(".")
@@ -277,9 +304,8 @@ def settings_of(section: dict[str, Any], path: str = "") -> Iterator[str]:
             yield from settings_of(value, f"{path}{name}.")
 
 
-@pytest.mark.parametrize("section", ["models", "report.story"])
-def test_models_that_are_not_presented_may_be_left_out(document: dict[str, Any], section: str) -> None:
-    models = section_of(document, section)
+def test_models_that_are_not_presented_may_be_left_out(document: dict[str, Any]) -> None:
+    models = document["models"]
     for name in set(models) - {document["model"]}:
         del models[name]
         validate(Params, document, "here")

@@ -41,7 +41,7 @@ def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Git:
 def check() -> None:
     """Run the stage in the folder."""
     written = (Path(".git", name) for name in ("checked", "computing", "drawing"))
-    settings.main(Path("params.yaml"), ROOT / "requirements.txt", *written)
+    settings.main(Path("params.yaml"), ROOT / "story.yaml", ROOT / "requirements.txt", *written)
 
 
 def hide(git: Git, file: str, new: str) -> None:

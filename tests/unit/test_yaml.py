@@ -91,7 +91,6 @@ def small_settings() -> list[str]:
     """The lines of the settings with one model, without comments: what takes long to read again and again."""
     params = read_yaml(ROOT / "params.yaml")
     params |= {"model": "model_3", "models": {"model_3": params["models"]["model_3"]}}
-    params["report"]["story"] = {"model_3": params["report"]["story"]["model_3"]}
     return yaml.safe_dump(params, sort_keys=False).splitlines()
 
 

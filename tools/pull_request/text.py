@@ -17,6 +17,7 @@ _LEFT_OUT = re.compile(
 _CONTROL_OR_FORMAT = {"Cc", "Cf", "Zl", "Zp"}
 # It gives signs such as ⚠️ their colours, and means nothing elsewhere.
 _COLOUR = "\ufe0f"
+_NO_STAGE = "".join(rf"(?<![\s`]{stage}@)" for stage in ("train", "evaluate", "test", "export"))
 _AT = "@\ufe6b\uff20"
 # HTML takes leading zeros without end, and does without the semicolon.
 _REFERENCE = re.compile(
@@ -41,7 +42,7 @@ def harmless(text: str) -> str:
     text = re.sub(r"<(?=[A-Za-z/])(?!(?:/?details|/?summary|br)>)", f"<{_WORD_JOINER}", text)
     text = text.replace("]:", f"]{_WORD_JOINER}:")
     text = _REFERENCE.sub(_harmless_reference, text)
-    return re.sub(rf"(?<![\s`]train@)(?<![\s`]evaluate@)(?<=[{_AT}])", _WORD_JOINER, text)
+    return re.sub(rf"{_NO_STAGE}(?<=[{_AT}])", _WORD_JOINER, text)
 
 
 def _without_invisible(text: str) -> str:

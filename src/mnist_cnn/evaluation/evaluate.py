@@ -1,99 +1,120 @@
-"""A trained network measured on all three splits."""
+"""A trained network measured: on training and validation split, and, where a look is declared, on the test set."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
-from mnist_cnn.data.images import Splits, intensities
-from mnist_cnn.engine.execution import ExecutionConfig, choose_engine
+from mnist_cnn.data.images import Images, Normalisation, Splits, intensities
+from mnist_cnn.engine.execution import ExecutionConfig
 from mnist_cnn.engine.passes import check_engine
 from mnist_cnn.engine.predictor import Predictions, Predictor
-from mnist_cnn.evaluation.metrics import Metrics, calibration_error, confusion, recall
+from mnist_cnn.evaluation.metrics import Metrics, OnTestSet, calibration_error, confusion, recall
 from mnist_cnn.evaluation.summary import parameter_count
-from mnist_cnn.settings.params import Evaluate, Recipe, Targets
+from mnist_cnn.settings.params import Evaluate, Recipe
+
+# How many of an image's classes are kept, the likeliest first.
+_LIKELIEST = 3
+
+Predict: TypeAlias = Callable[[Images], Predictions]
 
 
 class Misclassified(NamedTuple):
-    """A test image that the network took for another class, with the probability (0 to 1) that it gave that class.
+    """A validation image that the network took for another class.
 
-    ``pixels`` are 28 rows of 28, 0 to 255.
+    ``likeliest`` are three classes with their probabilities (0 to 1), the likeliest first; ``pixels`` are 28 rows of
+    28, 0 to 255.
     """
 
     image: int
     label: int
-    predicted: int
-    probability: float
+    likeliest: list[tuple[int, float]]
     pixels: list[list[int]]
+
+    @property
+    def predicted(self) -> int:
+        """The class that it was taken for."""
+        return self.likeliest[0][0]
 
 
 class Evaluation(NamedTuple):
-    """A model's metrics, the confusion matrix of the test set ``(10, 10)``, and the misclassified test images."""
+    """A model's metrics, its confusion matrix ``(10, 10)`` and misclassified images, both of the validation split."""
 
     metrics: Metrics
     confusion: Tensor
     misclassified: list[Misclassified]
 
 
-def evaluate(
+def checked_predictor(
     network: nn.Module,
-    splits: Splits,
-    written: Tensor,
+    normalisation: Normalisation,
+    sample: Images,
     recipe: Recipe,
-    targets: Targets,
     measure: Evaluate,
     execution: ExecutionConfig,
-) -> Evaluation:
-    """Measure ``network``, which was trained by ``recipe``, on ``train``, ``val`` and ``test``.
+) -> Predictor:
+    """The predictions of a network that was trained by ``recipe``.
 
-    Classes without test images have no recall, and none is the worst.
+    Args:
+        sample: images by which its engine is compared with PyTorch.
+        execution: with an engine that has been decided on.
+
+    Raises:
+        InputError: the engine computes other logits than PyTorch.
+    """
+    check_engine(network, normalisation(intensities(sample.first(measure.batch_size).pixels)), execution)
+    return Predictor(
+        network.to(execution.device), normalisation, execution, tta=recipe.tta, batch_size=measure.batch_size
+    )
+
+
+def evaluate(
+    network: nn.Module, predict: Predict, splits: Splits, written: Tensor, epochs: int, bins: int, engine: str
+) -> Evaluation:
+    """Measure a network on ``train`` and ``val``.
+
+    Classes without images have no recall, and none is the worst.
 
     Args:
         splits: deskewed where the recipe says so.
-        written: the test images' pixels as they were written, uint8 ``(N, 28, 28)``, to show.
+        written: the validation images' pixels as they were written, uint8 ``(N, 28, 28)``, to show.
+        bins: of the calibration error.
 
     Raises:
-        InputError: the network's logits are not finite, or its engine computes others than PyTorch.
+        InputError: the network's logits are not finite.
     """
-    execution = choose_engine(network, execution).execution
-    check_engine(network, splits.normalisation(intensities(splits.val.first(measure.batch_size).pixels)), execution)
-    predictor = Predictor(
-        network.to(execution.device),
-        splits.normalisation,
-        execution,
-        tta=recipe.tta,
-        batch_size=measure.batch_size,
-    )
-    train, val, test = (predictor(splits.images[name]) for name in ("train", "val", "test"))
-    counts, parameters = confusion(test), parameter_count(network)
+    train, val = predict(splits.train), predict(splits.val)
+    counts = confusion(val)
     metrics = Metrics(
-        parameters=parameters,
-        epochs=recipe.epochs,
+        parameters=parameter_count(network),
+        epochs=epochs,
         train_accuracy=round(train.accuracy, 4),
         val_accuracy=round(val.accuracy, 4),
-        test_accuracy=round(test.accuracy, 4),
-        test_loss=round(test.loss, 6),
-        generalization_gap=round(train.accuracy - test.accuracy, 4),
-        calibration_error=round(calibration_error(test, measure.calibration_bins), 4),
+        val_loss=round(val.loss, 6),
+        calibration_error=round(calibration_error(val, bins), 4),
         worst_class_recall=round(min(recall(counts)[counts.sum(1) > 0].tolist()), 4),
-        meets_accuracy_target=test.accuracy >= targets.test_accuracy,
-        meets_epochs_target=recipe.epochs <= targets.max_epochs,
-        meets_parameters_target=parameters < targets.parameters_below,
-        engine=execution.engine,
+        engine=engine,
     )
-    return Evaluation(metrics, counts, misclassified(written, test))
+    return Evaluation(metrics, counts, misclassified(written, val))
+
+
+def on_test_set(predict: Predict, images: Images, robustness: dict[str, float]) -> OnTestSet:
+    """Measure a network on the test images. Raises InputError where its logits are not finite."""
+    found = predict(images)
+    return OnTestSet(len(found.labels), int(found.correct.sum()), round(found.loss, 6), robustness)
 
 
 def misclassified(pixels: Tensor, predictions: Predictions) -> list[Misclassified]:
     """The images whose highest logit is not their label's, the highest probability first."""
-    probability, predicted = predictions.logits.double().softmax(1).max(1)
+    classes = predictions.logits.argsort(dim=1, descending=True, stable=True)[:, :_LIKELIEST]
+    probabilities = predictions.logits.double().softmax(1).gather(1, classes)
     wrong = (~predictions.correct).nonzero().squeeze(1)
-    wrong = wrong[probability[wrong].argsort(descending=True, stable=True)]
+    wrong = wrong[probabilities[wrong, 0].argsort(descending=True, stable=True)]
     return [
         Misclassified(
             index,
             int(predictions.labels[index]),
-            int(predicted[index]),
-            round(float(probability[index]), 4),
+            [(int(k), round(float(p), 4)) for k, p in zip(classes[index], probabilities[index], strict=True)],
             pixels[index].tolist(),
         )
         for index in wrong.tolist()

@@ -9,8 +9,7 @@ import pandas as pd
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.sealed import read_sealed
 from mnist_cnn.evaluation.evaluate import Misclassified
-from mnist_cnn.evaluation.intervals import wilson_interval
-from mnist_cnn.evaluation.metrics import Metrics
+from mnist_cnn.evaluation.metrics import Metrics, OnTestSet
 
 # The fields of ``training.fit.Epoch``, which is not imported: nothing in the training should make the report stale.
 HISTORY = ("epoch", "learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
@@ -19,36 +18,41 @@ HISTORY = ("epoch", "learning_rate", "train_loss", "train_accuracy", "val_loss",
 class ModelResult(NamedTuple):
     """All that the report knows of one model.
 
-    ``confusion`` counts test images, a row a true digit; ``history`` has a row an epoch, with the fields of
-    ``training.fit.Epoch`` as columns.
+    ``test`` is None where no look at the test set is declared. ``confusion`` counts validation images, a row a true
+    digit; ``history`` has a row an epoch, with the fields of ``training.fit.Epoch`` as columns.
     """
 
     name: str
     metrics: Metrics
+    test: OnTestSet | None
     receptive_field_px: int | None
     confusion: list[list[int]]
     misclassified: list[Misclassified]
     history: pd.DataFrame
 
     @property
-    def test_images(self) -> int:
-        """How many images the test set has."""
-        return sum(map(sum, self.confusion))
+    def held_out(self) -> tuple[str, float]:
+        """The split that tells of other images, and the accuracy on it in percent.
+
+        The test set where it was looked at, else validation.
+        """
+        return ("test", self.test.accuracy) if self.test else ("validation", self.metrics.val_accuracy)
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """95 % interval of the test accuracy over test images, in percent."""
-        return wilson_interval(self.test_images - len(self.misclassified), self.test_images)
+    def gap(self) -> float:
+        """By how many points training accuracy is above that on the held-out split."""
+        return round(self.metrics.train_accuracy - self.held_out[1], 4)
 
 
-def load_result(name: str, evaluations: Path, histories: Path) -> ModelResult:
+def load_result(name: str, evaluations: Path, tests: Path, histories: Path) -> ModelResult:
     """What the stages before have left of a model. Raises InputError when it is missing or damaged."""
-    record, history = evaluations / f"{name}.json", histories / f"{name}.csv"
-    kept = read_sealed(record, "'dvc repro'")
+    record, test, history = evaluations / f"{name}.json", tests / f"{name}.json", histories / f"{name}.csv"
+    kept, tested = read_sealed(record, "'dvc repro'"), read_sealed(test, "'dvc repro'")
     try:
         return ModelResult(
             name,
             Metrics(**kept["metrics"]),
+            None if tested["tested"] is None else OnTestSet(**tested["tested"]),
             kept["receptive_field_px"],
             kept["confusion"],
             [Misclassified(**image) for image in kept["misclassified"]],
@@ -56,7 +60,7 @@ def load_result(name: str, evaluations: Path, histories: Path) -> ModelResult:
         )
     except (TypeError, KeyError) as error:
         fault = " ".join(str(error).split())
-        raise InputError(f"{record}: is of another version ({fault}); 'dvc repro' restores it") from None
+        raise InputError(f"{record} or {test}: is of another version ({fault}); 'dvc repro' restores it") from None
 
 
 def _load_history(path: Path) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.mnist import IMAGE_SIDE, TRAIN_IMAGES
 from mnist_cnn.models import MODELS
+from mnist_cnn.settings.robustness import Robustness
 from mnist_cnn.settings.validation import Section, load_section, validate
 
 Count = Annotated[int, Field(ge=1)]
@@ -92,21 +93,11 @@ class Targets(Section):
     parameters_below: Count
 
 
-class StoryEntry(Section):
-    """What a model is for, and the figures that the original programme reports of it (best epoch of one run)."""
-
-    target: str
-    reference_parameters: str | None
-    reference_train_accuracy: Percent | None
-    reference_test_accuracy: Percent | None
-
-
 class Report(Section):
     """What the report shows beside the measurements."""
 
     misclassified_shown: Count
     augmented_digits: Count
-    story: dict[str, StoryEntry]
 
 
 class Params(Section):
@@ -117,15 +108,15 @@ class Params(Section):
     train: Train
     models: Annotated[dict[str, Recipe], Field(min_length=1)]
     evaluate: Evaluate
+    robustness: Robustness
     targets: Targets
     report: Report
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Params":
-        for section, names in (("models", self.models), ("report.story", self.report.story)):
-            for name in names:
-                if name not in MODELS:
-                    raise ValueError(f"{section}.{name}: no such model; the models are {', '.join(MODELS)}")
+        for name in self.models:
+            if name not in MODELS:
+                raise ValueError(f"models.{name}: no such model; the models are {', '.join(MODELS)}")
         if self.model not in self.models:
             raise ValueError(f"model: {self.model!r} is not allowed; allowed: {', '.join(self.models)}")
         return self

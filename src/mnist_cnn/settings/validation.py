@@ -23,6 +23,7 @@ RENAMED = {
     "brief_train_accuracy": "reference_train_accuracy",
     "brief_test_accuracy": "reference_test_accuracy",
     "equal": "shared",
+    "story": "models, in story.yaml",
 }
 
 
@@ -91,9 +92,9 @@ def _allowed_keys(section: type[BaseModel], path: tuple[int | str, ...]) -> str:
     parts = iter(path)
     for part in parts:
         annotation = section.model_fields[str(part)].annotation
-        if get_origin(annotation) is dict:
-            next(parts, None)  # the name of one of its values
-            annotation = get_args(annotation)[1]
+        if get_origin(annotation) in (dict, list):
+            next(parts, None)  # the name of one of its values, or its place
+            annotation = get_args(annotation)[-1]
         assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
         section = annotation
     return ", ".join(section.model_fields)

@@ -1,19 +1,17 @@
 """The records of trials, one JSON file each, and the fingerprints that tell whether one is still of this code."""
 
-import ast
 import hashlib
-import io
 import json
 import tokenize
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.files import digest
 from mnist_cnn.common.sealed import read_sealed, write_sealed
+from mnist_cnn.common.source import without_comments
 from mnist_cnn.engine.execution import ExecutionConfig
 from mnist_cnn.study.plan import Trial
 
@@ -34,7 +32,6 @@ _CODE = (
     "training",
 )
 _SOURCES = (".py", ".c")
-_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def load_record(folder: Path, name: str) -> Record:
@@ -113,30 +110,3 @@ def _code(file: Path) -> str:
         with suppress(SyntaxError, ValueError, tokenize.TokenError):
             return without_comments(text)
     return text
-
-
-@cache
-def without_comments(source: str) -> str:
-    """Python source without comments, docstrings and blank lines: to reword them should not cost hours of training.
-
-    Not as ``ast.unparse`` writes it, which depends on Python's version.
-    """
-    lines = source.split("\n")
-    dropped = set()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        row, column = token.start[0] - 1, token.start[1]
-        if token.type == tokenize.COMMENT:
-            lines[row] = lines[row][:column].rstrip()
-        elif token.type == tokenize.NL and not lines[row].strip():  # inside a string there is none
-            dropped.add(row)
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node) is not None:
-            dropped |= _whole_lines(node.body[0], lines)
-    return "\n".join(line for row, line in enumerate(lines) if row not in dropped)
-
-
-def _whole_lines(statement: ast.stmt, lines: list[str]) -> set[int]:
-    """The rows of a statement that shares none of its lines with another; else none."""
-    first, last = statement.lineno - 1, (statement.end_lineno or statement.lineno) - 1
-    around = lines[first].encode()[: statement.col_offset], lines[last].encode()[statement.end_col_offset :]
-    return set() if b"".join(around).strip() else set(range(first, last + 1))
