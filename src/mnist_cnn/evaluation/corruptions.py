@@ -1,8 +1,8 @@
 """Corruptions of images, in copies that measure how far a model can be trusted and guide nothing.
 
-The same seed gives the same bytes on any machine and with any PyTorch: random numbers come from a generator on the CPU
-in a fixed order, there is no matrix multiplication, and results are rounded to whole intensities from float64, or from
-numbers that float32 holds exactly.
+The same seed should give the same bytes on any machine and with any PyTorch (a test holds their sum): random numbers
+come from a generator on the CPU in a fixed order, there is no matrix multiplication, and results are rounded to whole
+intensities from float64, or from numbers that float32 holds exactly.
 
 Sources: "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", 2019,
 https://arxiv.org/abs/1903.12261; "MNIST-C: A Robustness Benchmark for Computer Vision", 2019,
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from mnist_cnn.data.augmentation import transform
 from mnist_cnn.settings.robustness import Robustness
 
-# Images at a time: intermediate results take a hundred times their own memory. Each draws what it would draw alone.
+# Images at a time: intermediate results take a hundred times their own memory. What is drawn does not depend on it.
 _CHUNK = 1000
 # Strokes are widened and narrowed in images so many times as wide and as high.
 _FINER = 4
