@@ -13,7 +13,7 @@ from mnist_cnn.data.images import Normalisation, intensities
 from mnist_cnn.engine.predictor import TTA_VIEWS
 
 
-class Classifier(nn.Module):
+class FromPixels(nn.Module):
     """The probabilities that ``Predictor`` and a softmax give, of images as they were written.
 
     It has a copy of the network, on the CPU and in evaluation mode. The views of test-time augmentation go through it

@@ -11,7 +11,7 @@ from torch.export import Dim, ExportedProgram
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.mnist import IMAGE_SIDE
 from mnist_cnn.data.images import Normalisation
-from mnist_cnn.export.graph import Classifier
+from mnist_cnn.export.graph import FromPixels
 
 # Programs of 2023 and later read it. What it has no operator for, such as GELU, is written with several.
 OPSET = 18
@@ -38,9 +38,9 @@ def to_onnx(
 
     Source: "Open Neural Network Exchange Intermediate Representation", https://onnx.ai/onnx/repo-docs/IR.html
     """
-    classifier = Classifier(network, normalisation, deskewed=deskew, tta=tta)
+    whole = FromPixels(network, normalisation, deskewed=deskew, tta=tta)
     try:
-        program = _in_one_chunk(_traced(classifier))
+        program = _in_one_chunk(_traced(whole))
         exported = torch.onnx.export(
             program, (), dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], verbose=False
         )
@@ -58,10 +58,10 @@ def to_onnx(
     return content
 
 
-def _traced(classifier: Classifier) -> ExportedProgram:
+def _traced(whole: FromPixels) -> ExportedProgram:
     images = torch.zeros(3, IMAGE_SIDE, IMAGE_SIDE, dtype=torch.uint8)
     shapes = {INPUT: {0: Dim(BATCH, max=_FEWER_THAN_A_CHUNK)}}
-    return torch.export.export(classifier, (images,), dynamic_shapes=shapes)
+    return torch.export.export(whole, (images,), dynamic_shapes=shapes)
 
 
 def _in_one_chunk(program: ExportedProgram) -> ExportedProgram:
@@ -79,6 +79,8 @@ def _in_one_chunk(program: ExportedProgram) -> ExportedProgram:
 def _remove_traces(model: Any) -> None:  # noqa: ANN401
     """Remove what tells where and from which code a graph was traced; name its batch."""
     graph = model.graph
+    # Without the kind of build, for which GPUs: a file does not depend on it.
+    model.producer_version = model.producer_version.partition("+")[0]
     del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
     for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("doc_string")
