@@ -68,7 +68,8 @@ class Answers(NamedTuple):
 
 def paint(page: Page, images: Tensor) -> Answers:
     text = base64.b64encode(images.numpy().tobytes()).decode()
-    pixels, probabilities = zip(*page.evaluate(f"{PAINT}('{text}')"), strict=True)
+    answers = page.evaluate(f"{PAINT}('{text}')")
+    pixels, probabilities = ([answer[part] for answer in answers] for part in (0, 1))
     return Answers(torch.tensor(pixels, dtype=torch.uint8).view(-1, 28, 28), torch.tensor(probabilities))
 
 

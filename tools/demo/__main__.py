@@ -9,7 +9,14 @@ from tools.demo.site import site
 
 
 def main(params: Path, models: Path, runtime: Path, port: int) -> None:
-    """Serve the page to this computer's browsers until it is interrupted."""
+    """Serve the page to this computer's browsers until it is interrupted.
+
+    Args:
+        params: the settings, params.yaml.
+        models: the folder with the models that 'make repro' exports.
+        runtime: the folder with ONNX Runtime for browsers, which 'make demo' installs.
+        port: where to serve; 0 is any that is free.
+    """
     settings = load(params)
     files = {name: models / f"{name}.onnx" for name in settings.models}
     with make_server(site(files, settings.model, runtime), port) as server:

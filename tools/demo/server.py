@@ -44,7 +44,7 @@ def make_server(contents: Mapping[str, Content], port: int) -> ThreadingHTTPServ
 
         def _answer(self) -> None:
             # Another site's name that was made to lead here is not answered.
-            if self.headers["Host"] not in {f"{name}:{self.server.server_port}" for name in (LOOPBACK, "localhost")}:
+            if self.headers["Host"] not in own_names:
                 self.send_error(403)
                 return
             content = contents.get(self.path.partition("?")[0])
@@ -73,10 +73,12 @@ def make_server(contents: Mapping[str, Content], port: int) -> ThreadingHTTPServ
             """Nothing: the terminal shows the address."""
 
     try:
-        return _Server((LOOPBACK, port), Handler)
+        server = _Server((LOOPBACK, port), Handler)
     except (OSError, OverflowError) as error:
         told = getattr(error, "strerror", None) or error
         raise InputError(f"port {port} cannot be had ({told}); PORT=0 takes one that is free") from None
+    own_names = {f"{name}:{server.server_port}" for name in (LOOPBACK, "localhost")}
+    return server
 
 
 class _Server(ThreadingHTTPServer):
