@@ -11,7 +11,7 @@ PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 
 
 def test_every_model_of_the_story_is_an_artifact_by_a_name_that_dvc_allows() -> None:
-    [exported] = PIPELINE["stages"]["export"]["do"]["outs"]
+    [exported] = [out for out in PIPELINE["stages"]["export"]["do"]["outs"] if str(out).endswith(".onnx")]
     found = {name: artifact["path"] for name, artifact in PIPELINE["artifacts"].items()}
     # Of a model that a user adds, the user decides.
     story = [model for model in MODELS if re.fullmatch(r"model_[1-7]", model)]

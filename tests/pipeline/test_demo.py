@@ -95,7 +95,7 @@ def untrained(name: str, digits: Tensor) -> nn.Module:
     network.eval()
     with torch.no_grad():
         logits, last = network(inputs), list(network.parameters())[-2:]
-        last[0] *= (3 / logits.std(0)).view(-1, 1, 1, 1)
+        last[0].mul_((3 / logits.std(0)).view(-1, 1, 1, 1))
         last[1].copy_((last[1] - logits.mean(0)) * 3 / logits.std(0))
     return network
 
