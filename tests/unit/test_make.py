@@ -33,7 +33,8 @@ def test_make_lists_its_targets_with_their_time_where_nothing_is_installed(
     assert (ended.returncode, ended.stderr) == (0, "")
     listed = re.findall(r"^make (\S+) +(\S.*?)  +(\S.+)$", ended.stdout, re.MULTILINE)
     phony = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert {name for name, _, _ in listed} == set(" ".join(phony).split()) - {"check-workflows"}
+    # A dash is in the names of what is a part of another.
+    assert {name for name, _, _ in listed} == {name for name in " ".join(phony).split() if "-" not in name}
     assert all(re.search(r"second|min|hour", takes) for _, takes, _ in listed)
     assert max(map(len, ended.stdout.splitlines())) <= 120
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Makefile", "tools"]
