@@ -1,103 +1,210 @@
 """The confusion matrix, misclassified digits, augmented digits."""
 
-import matplotlib
+from collections.abc import Sequence
+
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from mnist_cnn.report.figures.style import set_heading, styled
+from mnist_cnn.engine.predictor import TTA_VIEWS
+from mnist_cnn.evaluation.evaluate import Misclassified
+from mnist_cnn.report.figures.claims import validation_images
+from mnist_cnn.report.figures.style import NEUTRAL, NOTE, TEXT, WIDTH, inches_of, set_heading, styled
 from mnist_cnn.report.results import ModelResult
-from mnist_cnn.settings.params import Recipe
+from mnist_cnn.settings.params import Augmentation, Recipe
+
+_CELLS = "A cell has the share of the true digit's images and, below it, their count. The diagonal is what is right."
+_FRAME = "#B0B0B0"
+_TRUE, _TAKEN_FOR, _OTHER = "#0072B2", "#D55E00", "#9A9A9A"
 
 
 @styled
 def confusion_matrix(model: ModelResult) -> Figure:
-    """Counts of true against predicted digit; mistakes coloured by their number."""
+    """Which validation digits were taken for which: of each true digit, the share in percent and the count.
+
+    Mistakes are coloured by their share, and the diagonal is not, so that they are seen.
+    """
     counts = np.array(model.confusion)
+    images = counts.sum(axis=1)
+    shares = 100 * counts / np.maximum(1, images)[:, None]
     mistakes = counts * (1 - np.eye(len(counts), dtype=int))
-    actual, predicted = np.unravel_index(mistakes.argmax(), mistakes.shape)
-    title = f"{model.name} misclassifies {mistakes.sum():,} of {counts.sum():,} test digits"
-    if mistakes.any():
-        title += f",\nmost often a {actual} as a {predicted} ({_times(mistakes.max())})"
-    figure = Figure(figsize=(5.2, 5.4), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
+    set_heading(figure, _on_mistakes(model.name, counts, mistakes), note=_CELLS)
+    axes = figure.add_subplot(xlim=(-0.5, len(counts) + 1), ylim=(len(counts) - 0.5, -0.5))
     axes.grid(False)
-    set_heading(figure, title, 12)
-    axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1, mistakes.max()) * 1.6)
+    axes.spines[:].set_visible(False)
+    worst = max(0.5, (shares * (mistakes > 0)).max())
     for (row, column), count in np.ndenumerate(counts):
-        on_diagonal = row == column
-        if on_diagonal:
-            axes.add_patch(matplotlib.patches.Rectangle((column - 0.5, row - 0.5), 1, 1, color="#EEEEEE"))
+        colour = "white"
+        if row == column:
+            colour = "#ECECEC"
+        elif count:
+            # Even a single mistake is seen.
+            colour = colormaps["YlOrBr"](0.12 + 0.5 * shares[row, column] / worst)
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor="#DADADA", linewidth=0.7))
         if count:
-            weight = "normal" if on_diagonal else "bold"
-            axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=10, fontweight=weight)
+            strong, small = ("normal", NEUTRAL) if row == column else ("bold", "black")
+            _write(axes, column, row - 0.15, f"{shares[row, column]:.1f} %", TEXT - 0.5, small, strong)
+            _write(axes, column, row + 0.23, f"{count:,}", NOTE, small)
+    for row, total in enumerate(images):
+        _write(axes, len(counts) + 0.2, row, f"{mistakes[row].sum():,} of {total:,}", NOTE, NEUTRAL)
+    _write(axes, len(counts) + 0.2, -0.7, "wrong", NOTE, NEUTRAL)
     axes.set_xticks(range(len(counts)))
     axes.set_yticks(range(len(counts)))
     axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel("Predicted digit")
+    axes.set_xlabel("Predicted digit", x=len(counts) / (len(counts) + 1.5) / 2)
     axes.set_ylabel("True digit")
     return figure
 
 
+def _on_mistakes(name: str, counts: np.ndarray, mistakes: np.ndarray) -> str:
+    title = f"{name} misclassifies {mistakes.sum():,} of {counts.sum():,} validation digits"
+    most = np.argwhere(mistakes == mistakes.max())
+    # Of equals, none is named.
+    if mistakes.any() and len(most) == 1:
+        actual, predicted = most[0]
+        title += f", most often a {actual} as a {predicted} ({_times(mistakes.max())})"
+    return title
+
+
+def _write(axes: Axes, x: float, y: float, words: str, size: float, colour: str, weight: str = "normal") -> None:
+    axes.text(x, y, words, ha="center", va="center", fontsize=size, color=colour, fontweight=weight)
+
+
+# Inches: of a misclassified digit; with what is beside it and above; from one to the next, across and down.
+_SIDE, _WHOLE, _ACROSS, _DOWN = 0.7, 1.38, 1.59, 0.99
+_COLUMNS = 5
+# Inches: from a digit to its likeliest classes; from there to their bars; of the bar of a certain one.
+_CLASSES, _BARS, _CERTAIN = 0.1, 0.11, 0.3
+
+
 @styled
 def misclassified_digits(model: ModelResult, shown: int) -> Figure:
-    """The test images that a model misclassified, the highest probability first, at most ``shown``."""
+    """The validation images that a model misclassified, the most probable mistakes first, at most ``shown``.
+
+    Each with its true class, and its three likeliest classes with their probabilities.
+    """
     images = model.misclassified[:shown]
-    columns = 8
-    rows = max(1, -(-len(images) // columns))
-    figure = _picture_grid(columns, rows, 1.28)
-    total = len(model.misclassified)
-    if not total:
-        set_heading(figure, f"{model.name} misclassifies no test image", 12)
+    if not images:
+        validation = validation_images(model)
+        figure, _ = _sheet(1, 0.1)
+        set_heading(figure, f"{model.name} misclassifies none of {validation:,} validation digits")
         return figure
-    which = f"{_of(len(images), total)} that {model.name} misclassifies, most probable mistakes first"
-    set_heading(figure, f"{which}\ntrue digit → predicted digit, its probability", 12)
-    for axes, image in zip(figure.axes, images, strict=False):
-        axes.imshow(255 - np.array(image.pixels), cmap="gray", vmin=0, vmax=255)
-        axes.set_title(
-            f"{image.label} → {image.predicted}  {100 * image.probability:.0f} %", loc="center", fontsize=9.5
-        )
+    figure, axes = _sheet(_ACROSS * (_COLUMNS - 1) + _WHOLE, _DOWN * -(-len(images) // _COLUMNS))
+    set_heading(
+        figure,
+        f"{_of(len(images), len(model.misclassified))} validation digits that {model.name} misclassifies",
+        note="As written, the most probable mistakes first. Beside each, its three likeliest classes with their "
+        "probabilities in percent; the true one is blue.",
+    )
+    for place, image in enumerate(images):
+        _draw_misclassified(axes, image, place % _COLUMNS * _ACROSS, place // _COLUMNS * _DOWN)
     return figure
+
+
+def _draw_misclassified(axes: Axes, image: Misclassified, x: float, y: float) -> None:
+    axes.text(x, y + 0.2, f"true: {image.label}", fontsize=TEXT, color=_TRUE, weight="bold", va="baseline")
+    y += 0.26
+    _draw_digit(axes, np.array(image.pixels) / 255, x, y, _SIDE)
+    for place, (digit, probability) in enumerate(image.likeliest):
+        middle = y + (place + 0.5) * _SIDE / len(image.likeliest)
+        colour = _TRUE if digit == image.label else _TAKEN_FOR if place == 0 else _OTHER
+        left = x + _SIDE + _CLASSES
+        weight = "bold" if digit == image.label or place == 0 else "normal"
+        _write(axes, left, middle, str(digit), TEXT, colour if weight == "bold" else NEUTRAL, weight)
+        bar, length = left + _BARS, max(0.01, _CERTAIN * probability)
+        axes.add_patch(Rectangle((bar, middle - 0.06), length, 0.12, color=colour, linewidth=0))
+        axes.text(bar + length + 0.05, middle, _percent(probability), fontsize=NOTE, va="center")
+
+
+# Inches: of a digit where there are many and where there are few, and the air beside it; of what a title takes.
+_SMALLEST, _LARGEST, _GAP, _TITLE = 0.28, 0.56, 0.05, 0.42
 
 
 @styled
-def augmented_digits(originals: Tensor, augmented: list[Tensor], name: str, recipe: Recipe) -> Figure:
-    """Training digits on top, and below them what a model saw of them in as many epochs as there are rows.
+def augmented_digits(
+    name: str,
+    recipe: Recipe,
+    written: Tensor,
+    deskewed: Tensor,
+    epochs: Sequence[Tensor],
+    views: Sequence[Tensor],
+) -> Figure:
+    """Training digits, and below them what a model sees of them: a row each way.
 
     Args:
-        originals: ``(N, 28, 28)`` uint8.
-        augmented: rows of ``(N, 28, 28)`` float images in [0, 1].
+        written, deskewed: ``(N, 28, 28)`` uint8; the second is shown where the recipe deskews.
+        epochs: as augmented in each epoch, ``(N, 28, 28)`` float in [0, 1].
+        views: those of test-time augmentation, in the order of ``TTA_VIEWS``; shown where the recipe has it.
     """
-    bounds = recipe.augmentation
-    figure = _picture_grid(len(originals), 1 + len(augmented), 0.77)
-    changes = ["deskewed"] if recipe.deskew else []
-    changes += [
-        f"{how} up to {bound:g}{unit}"
-        for how, bound, unit in (
-            ("rotated", bounds.rotation_deg, "°"),
-            ("shifted", bounds.shift_px, " px"),
-            ("scaled", bounds.scale_percent, " %"),
-        )
-        if bound
-    ]
-    what = ", ".join(changes) or "unchanged: its recipe has no augmentation"
-    set_heading(figure, f"Training digits (top row) and what {name} sees of them:\n{what}", 11)
-    for row, images in enumerate([originals.float() / 255, *augmented]):
-        for column, image in enumerate(images):
-            figure.axes[row * len(originals) + column].imshow(1 - image.numpy(), cmap="gray", vmin=0, vmax=1)
-    for row, label in enumerate(("original", "as seen")):
-        axes = figure.axes[row * len(originals)]
-        axes.text(-0.05, 0.5, label, transform=axes.transAxes, ha="right", va="center", rotation=90, fontsize=9)
+    groups = [("", {"as written": written / 255})]
+    if recipe.deskew:
+        groups[0][1]["deskewed"] = deskewed / 255
+    if changes := _changes(recipe.augmentation):
+        rows = {f"epoch {number}": digits for number, digits in enumerate(epochs, 1)}
+        groups.append((f"In training: {changes}, anew in each epoch", rows))
+    if recipe.tta:
+        rows = {_view(*view): digits for view, digits in zip(TTA_VIEWS, views, strict=True)}
+        groups.append(("In use: the logits of these views are averaged (test-time augmentation)", rows))
+    names = 0.2 + max(inches_of(words) for _, rows in groups for words in rows)
+    side = min(_LARGEST, max(_SMALLEST, (WIDTH - 0.3 - names) / len(written) - _GAP))
+    height = sum(_TITLE * bool(title) + len(rows) * (side + _GAP) for title, rows in groups)
+    figure, axes = _sheet(names + len(written) * (side + _GAP), height)
+    unchanged = "Its recipe neither deskews nor augments." if len(groups) == len(groups[0][1]) == 1 else ""
+    set_heading(figure, f"What {name} sees of training digits", note=unchanged)
+    y = 0.0
+    for title, rows in groups:
+        if title:
+            axes.text(0, y + 0.75 * _TITLE, title, fontsize=TEXT, weight="bold", va="baseline")
+            y += _TITLE
+        for words, digits in rows.items():
+            axes.text(0, y + side / 2, words, fontsize=TEXT, va="center")
+            for place, digit in enumerate(digits.numpy()):
+                _draw_digit(axes, digit, names + place * (side + _GAP), y, side)
+            y += side + _GAP
     return figure
 
 
-def _picture_grid(columns: int, rows: int, inches: float) -> Figure:
-    # However few the pictures are, there is room for the heading.
-    figure = Figure(figsize=(max(5.2, columns * inches * 0.85), rows * inches + 0.7), layout="constrained")
-    for place in range(rows * columns):
-        figure.add_subplot(rows, columns, place + 1).set_axis_off()
-    return figure
+def _changes(bounds: Augmentation) -> str:
+    """What random augmentation does, in words; none where it does nothing."""
+    words = (
+        ("rotated", bounds.rotation_deg, "°"),
+        ("shifted", bounds.shift_px, " px"),
+        ("scaled", bounds.scale_percent, " %"),
+    )
+    return ", ".join(f"{how} up to {bound:g}{unit}" for how, bound, unit in words if bound)
+
+
+def _view(angle_deg: float, left_px: float, up_px: float) -> str:
+    """A view of test-time augmentation, in words."""
+    words = (
+        (angle_deg, "° anticlockwise", "° clockwise"),
+        (left_px, " px left", " px right"),
+        (up_px, " px up", " px down"),
+    )
+    return ", ".join(f"{abs(by):g}{less if by < 0 else more}" for by, more, less in words if by) or "as it is"
+
+
+def _sheet(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure with axes in inches, downwards from the upper left corner."""
+    figure = Figure(figsize=(max(WIDTH, width + 0.25), height + 0.5), layout="constrained")
+    axes = figure.add_subplot(xlim=(-0.02, width), ylim=(height, -0.02), aspect="equal", anchor="NW")
+    axes.set_axis_off()
+    return figure, axes
+
+
+def _draw_digit(axes: Axes, ink: np.ndarray, x: float, y: float, side: float) -> None:
+    """A digit, dark on a light ground, in a frame."""
+    axes.imshow(1 - ink, cmap="gray", vmin=0, vmax=1, extent=(x, x + side, y + side, y), interpolation="none")
+    axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=_FRAME, linewidth=0.7))
+
+
+def _percent(probability: float) -> str:
+    """A probability in percent, not rounded to certainty."""
+    return "<1" if probability < 0.005 else ">99" if probability >= 0.995 else f"{100 * probability:.0f}"
 
 
 def _times(count: int) -> str:
@@ -105,4 +212,4 @@ def _times(count: int) -> str:
 
 
 def _of(shown: int, total: int) -> str:
-    return f"All {total:,} test images" if shown == total else f"{shown:,} of the {total:,} test images"
+    return f"All {total:,}" if shown == total else f"{shown:,} of the {total:,}"

@@ -1,16 +1,15 @@
-"""Labels of points that keep out of each other's way, and of everything else in the picture."""
+"""Labels of points and of lines, which keep out of each other's way, and of everything else in the picture."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.path import Path as Line
-from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, ScaledTranslation
 
-from mnist_cnn.report.figures.style import NEUTRAL, figure_of, model_style
-from mnist_cnn.report.results import ModelResult
+from mnist_cnn.report.figures.style import NEUTRAL, NOTE, TEXT, figure_of, model_style
 
 Point = tuple[float, float]
 
@@ -53,31 +52,32 @@ class Spot(NamedTuple):
 
     place: Place
     box: Bbox
+    covers: bool
     leader: Line | None
     cost: float
 
 
-def label_beside(axes: Axes, model: ModelResult) -> Label:
-    """A model's name and accuracy, beside its point or its interval's ends or, with a line to it, farther off."""
-    x, y, (low, high) = model.metrics.parameters, model.metrics.test_accuracy, model.interval
-    words = f"{model.name}\n{y:.2f} %"
-    places = [Place(words, (x, high), (0, 18), "center", 3), Place(words, (x, low), (0, -18), "center", 3.5)]
-    for right in (12, 30, 60, 100):
-        for up in range(-112, 113, 16):
-            cost = right / 12 + abs(up) / 8
-            places.append(Place(words, (x, y), (right, up), "left", cost))
-            places.append(Place(words, (x, y), (-right, up), "right", cost + 0.5))
+def label_beside(axes: Axes, words: str, point: Point, interval: Point, colour: str) -> Label:
+    """Words beside a point, or beside an end of its interval, upright, or with a line to the point, farther off."""
+    x, y = point
+    low, high = interval
+    places = [Place(words, (x, high), (0, 15), "center", 3), Place(words, (x, low), (0, -15), "center", 3.5)]
+    for right in (9, 24, 48, 80):
+        for up in range(-98, 99, 14):
+            cost = right / 10 + abs(up) / 7
+            places.append(Place(words, point, (right, up), "left", cost))
+            places.append(Place(words, point, (-right, up), "right", cost + 0.5))
     places.sort(key=lambda place: place.cost)
-    return Label(_written(axes, 11, "black", "center"), (x, y), places, model_style(model.name)[0])
+    return Label(_written(axes, TEXT, "black", "center"), point, places, colour)
 
 
 def mark_below(axes: Axes, x: float, sign: str, words: str) -> Label:
     """Write what lies below the picture at its lower edge, in the first row that is free, with a sign at its place."""
     point = x, axes.get_ylim()[0]
     rows = range(12)
-    places = [Place(f"{sign} {words}", point, (-4, 3 + 13 * row), "left", row) for row in rows]
-    places += [Place(f"{words} {sign}", point, (4, 3 + 13 * row), "right", row + 2) for row in rows]
-    return Label(_written(axes, 9, NEUTRAL, "baseline"), point, places, None)
+    places = [Place(f"{sign} {words}", point, (-4, 3 + 12 * row), "left", row) for row in rows]
+    places += [Place(f"{words} {sign}", point, (4, 3 + 12 * row), "right", row + 2) for row in rows]
+    return Label(_written(axes, NOTE, NEUTRAL, "baseline"), point, places, None)
 
 
 def settle(axes: Axes, labels: list[Label], obstacles: list[Obstacle]) -> None:
@@ -94,6 +94,8 @@ def settle(axes: Axes, labels: list[Label], obstacles: list[Obstacle]) -> None:
             chosen[own] = _best(spots, chosen[:own] + chosen[own + 1 :])
     for label, spot in zip(labels, chosen, strict=True):
         _put(label.text, spot.place)
+        if spot.covers:  # (A white outline of each letter would make an SVG six times as large.)
+            label.text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.7})
         if label.colour and spot.leader:
             line = {"arrowstyle": "-", "color": label.colour, "linewidth": 1, "shrinkA": 0, "shrinkB": 5}
             axes.annotate("", label.point, spot.place.offset, textcoords="offset points", arrowprops=line)
@@ -110,8 +112,6 @@ def _written(axes: Axes, size: float, colour: str, align: Literal["center", "bas
         color=colour,
         va=align,
         annotation_clip=False,
-        # A line may pass behind it.
-        path_effects=[withStroke(linewidth=3, foreground="white")],
     )
     # It will lie within the frame, and so needs no room beside it.
     annotation.set_in_layout(False)
@@ -136,7 +136,7 @@ def _spot(axes: Axes, label: Label, place: Place, taken: list[tuple[Bbox, float]
     box = label.text.get_window_extent()
     x, y = place.offset
     leader = None
-    if label.colour and place.point == label.point and (abs(x) > 12 or abs(y) > 16):
+    if label.colour and place.point == label.point and (abs(x) > 9 or abs(y) > 14):
         point = axes.transData.transform(label.point)
         leader = Line([point, point + np.array(place.offset) * figure_of(axes).dpi / 72])
     frame = axes.bbox
@@ -144,7 +144,7 @@ def _spot(axes: Axes, label: Label, place: Place, taken: list[tuple[Bbox, float]
     covered = sum(weight for other, weight in taken if box.overlaps(other))
     # Its own point and interval are among those that a leader meets; so they are for each place.
     met = sum(weight / 4 for other, weight in taken if leader and leader.intersects_bbox(other, filled=False))
-    return Spot(place, box, leader, place.cost + 1000 * outside + covered + met)
+    return Spot(place, box, covered > 0, leader, place.cost + 1000 * outside + covered + met)
 
 
 def _clash(spot: Spot, other: Spot) -> float:
@@ -160,3 +160,83 @@ def _put(text: Annotation, place: Place) -> None:
     text.xy = place.point
     text.set_position(place.offset)
     text.set_horizontalalignment(place.align)
+
+
+# Points from line to line of labels beside each other.
+LINE = 12.5
+
+
+class End(NamedTuple):
+    """The last point of a model's line, and what to write of it."""
+
+    name: str
+    words: str
+    point: Point
+
+
+def label_ends(panels: Sequence[tuple[Axes, Sequence[End]]]) -> None:
+    """Write at the ends of each panel's lines whose they are, in a column to the right of the frame.
+
+    Each label has its line's marker. A frame should be as high as its labels need: ``LINE`` points each.
+    """
+    # Their widths make the layout; where each belongs is known once that is.
+    texts = [
+        [
+            axes.annotate(
+                end.words, (1, 0.5), (_TEXT_AT, 0), xycoords="axes fraction", textcoords="offset points", va="center"
+            )
+            for end in ends
+        ]
+        for axes, ends in panels
+    ]
+    figure_of(panels[0][0]).draw_without_rendering()
+    for (axes, ends), written in zip(panels, texts, strict=True):
+        pixels = figure_of(axes).dpi / 72
+        wanted = [float(axes.transData.transform(end.point)[1]) for end in ends]
+        heights = spread(wanted, LINE * pixels, axes.bbox.y0, axes.bbox.y1 - LINE / 2 * pixels)
+        for text, end, height in zip(written, ends, heights, strict=True):
+            up = (height - axes.bbox.y0) / axes.bbox.height
+            text.xy = (1, up)
+            _lead(axes, end, up)
+
+
+def _lead(axes: Axes, end: End, up: float) -> None:
+    """The marker of a line beside its label, at a fraction of the frame's height, and a thin line to its last point."""
+    colour, marker, _ = model_style(end.name)
+    aside = axes.transAxes + ScaledTranslation(_MARKER_AT / 72, 0, figure_of(axes).dpi_scale_trans)
+    # With a level end, so that a steep one keeps clear of the other markers.
+    bent = f"arc,angleA=180,angleB=0,armA={_MARKER_AT / 3:g},armB=0,rad=0"
+    line = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.7, "connectionstyle": bent}
+    axes.annotate(
+        "", end.point, (1, up), xycoords="data", textcoords=aside, arrowprops=line | {"shrinkA": 0, "shrinkB": 0}
+    )
+    axes.plot([1], [up], marker, color=colour, markersize=5, transform=aside, clip_on=False)
+
+
+# Points from the frame.
+_MARKER_AT, _TEXT_AT = 22, 29
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Heights as near to the wanted ones as can be (least squares), each ``gap`` apart, in their order.
+
+    Between ``low`` and ``high``, where there is room for all; else the highest lie above.
+
+    Source: "Isotone Optimization in R: Pool-Adjacent-Violators Algorithm (PAVA) and Active Set Methods", 2009,
+    https://doi.org/10.18637/jss.v032.i05
+    """
+    # Of equal heights the first is the upper one.
+    order = sorted(range(len(wanted)), key=lambda place: (wanted[place], -place))
+    pools: list[tuple[float, int]] = []
+    for rank, place in enumerate(order):
+        mean, count = wanted[place] - rank * gap, 1
+        while pools and pools[-1][0] > mean:
+            other, others = pools.pop()
+            mean, count = (mean * count + other * others) / (count + others), count + others
+        pools.append((mean, count))
+    level = [mean for mean, count in pools for _ in range(count)]
+    highest = max(low, high - (len(wanted) - 1) * gap)
+    heights = [0.0] * len(wanted)
+    for rank, place in enumerate(order):
+        heights[place] = min(max(level[rank], low), highest) + rank * gap
+    return heights

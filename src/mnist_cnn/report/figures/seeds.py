@@ -1,105 +1,217 @@
 """Test accuracy over seeds."""
 
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mnist_cnn.report.figures.labels import Label, Obstacle, mark_below, settle
+from mnist_cnn.evaluation.intervals import student_interval
+from mnist_cnn.report.figures.claims import Interval, listed
 from mnist_cnn.report.figures.style import (
     NEUTRAL,
-    draw_target,
+    NOTE,
+    REFERENCE,
+    WIDTH,
     figure_of,
-    in_lines,
-    inches_of,
     model_style,
     reference_accuracy,
     set_heading,
     set_legend_below,
     styled,
 )
-from mnist_cnn.settings.params import Params
+from mnist_cnn.settings.params import Targets
+from mnist_cnn.settings.story import Story
 
 # Percent by seed, by model.
-Accuracies = dict[str, list[float]]
+Accuracies = Mapping[str, Sequence[float]]
+
+# Inches: of a row, and of the air between models.
+_ROW, _AIR = 0.37, 0.13
+# Points below a row's middle: where its mean is, and the lowest and the highest of its seeds.
+_MEAN, _LOWEST, _HIGHEST = 8.0, 0.5, -10.0
+_MARKER = 4.5
+# Points from the frame, and to which side: how many seeds, their mean, its interval.
+_COLUMNS = ((38, "right"), (78, "right"), (88, "left"))
+_EXPLAINED = (
+    "Each seed's accuracy after the last epoch, one above another where they are equal; below them their mean, with "
+    "its 95 % interval over seeds, on the same test images."
+)
+
+
+class _Row(NamedTuple):
+    """The seeds of a model by one recipe, in percent; ``middle`` is in inches from the top."""
+
+    name: str
+    own: bool
+    values: Sequence[float]
+    middle: float
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def interval(self) -> Interval:
+        """95 % interval of the mean; nan of a single seed."""
+        low, high = student_interval(self.values)
+        # Of seeds some of which diverged, it would go on above all that there is.
+        return float(np.clip(low, 0, 100)), float(np.clip(high, 0, 100))
+
+    def at(self, points: float) -> float:
+        """Inches from the top to what is so far below the middle."""
+        return self.middle + points / 72
 
 
 @styled
 def accuracy_over_seeds(
-    own: Accuracies, shared: Accuracies, sizes: dict[str, int], params: Params, shared_recipe: str
+    own: Accuracies, shared: Accuracies, sizes: Mapping[str, int], targets: Targets, story: Story, shared_recipe: str
 ) -> Figure:
-    """Test accuracy of every seed with its mean, the target, and the reference figures.
+    """Test accuracy of every seed, a row a recipe, with mean and interval, the target, and the reference figures.
 
     Args:
         own, shared: by the models' own recipes and, where another model's has trained them too, by ``shared_recipe``.
         sizes: parameters by model.
     """
-    figure, axes = _frame(own, shared, sizes, params.targets.test_accuracy)
-    labels: list[Label] = []
-    obstacles: list[Obstacle] = []
-    for place, name in enumerate(own):
-        kinds = [(own[name], True), (shared[name], False)] if name in shared else [(own[name], True)]
-        for (values, filled), aside in zip(kinds, (-0.19, 0.19) if len(kinds) > 1 else (0.0,), strict=True):
-            obstacles += _draw_seeds(axes, place + aside, values, name, filled)
-            labels += _mark_below_range(axes, place + aside - 0.1, values)
-        reference = reference_accuracy(params, name)
-        if reference is not None and reference >= axes.get_ylim()[0]:
-            axes.plot(place - 0.43, reference, "x", color=NEUTRAL, markersize=7)
-            obstacles.append(Obstacle((place - 0.43, reference), (place - 0.43, reference), 4, 8))
+    rows = _rows(own, shared)
+    references = {name: reference_accuracy(story, name) for name in own}
+    figure = Figure(figsize=(WIDTH, rows[-1].middle + _ROW / 2 + 1.5), layout="constrained")
+    axes = figure.add_subplot()
+    set_heading(figure, _title(rows, sizes, targets), note=_EXPLAINED)
+    _draw_frame(axes, rows, sizes, targets.test_accuracy)
+    left = axes.get_xlim()[0]
+    figure.draw_without_rendering()
+    for row in rows:
+        _draw_seeds(axes, row)
+        _draw_mean(axes, row)
+        reference = references[row.name] if row.own else None
+        if reference is not None and reference >= left:
+            axes.plot(reference, row.at(_MEAN), color=NEUTRAL, **REFERENCE)
         elif reference is not None:
-            labels.append(mark_below(axes, place - 0.46, "×", f"{reference:.2f}"))
-    _explain_seeds(axes, shared_recipe if shared else None)
-    settle(axes, labels, obstacles)
+            _write_at_edge(axes, row.at(_MEAN), f"◂ × {reference:.2f}")
+    _explain(axes, shared_recipe if shared else None, any(reference is not None for reference in references.values()))
     return figure
 
 
-def _frame(own: Accuracies, shared: Accuracies, sizes: dict[str, int], target: float) -> tuple[Figure, Axes]:
-    """The picture without its seeds: heading, scales, the target, the models' names."""
-    names = [f"{in_lines(name)}\n{sizes[name]:,}" for name in own]
-    room = max(1.05, 0.15 + max(inches_of(line) for name in names for line in name.split("\n")))
-    height = 5.6 + 0.18 * (max(name.count("\n") for name in names) - 1)
-    figure = Figure(figsize=(max(10, 1.35 + room * (len(own) + 0.2)), height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.grid(False, axis="x")
-    best = max(own, key=lambda name: np.mean(own[name]))
-    set_heading(
-        figure,
-        f"{best} averages {np.mean(own[best]):.2f} % over {len(own[best])} seeds, the lowest {min(own[best]):.2f} %",
+def _rows(own: Accuracies, shared: Accuracies) -> list[_Row]:
+    rows: list[_Row] = []
+    for place, name in enumerate(own):
+        for recipe in (own, shared):
+            if name in recipe:
+                top = _ROW * len(rows) + _AIR * place + _AIR / 2
+                rows.append(_Row(name, recipe is own, recipe[name], top + _ROW / 2))
+    return rows
+
+
+def _title(rows: list[_Row], sizes: Mapping[str, int], targets: Targets) -> str:
+    reaching = [
+        row.name
+        for row in rows
+        if row.own and row.interval[0] >= targets.test_accuracy and sizes[row.name] < targets.parameters_below
+    ]
+    if not reaching:
+        return "Test accuracy over seeds"
+    return (
+        f"{listed(reaching)} average{'' if reaching[1:] else 's'} over {targets.test_accuracy:g} % "
+        f"with fewer than {targets.parameters_below:,} parameters"
     )
+
+
+def _draw_frame(axes: Axes, rows: list[_Row], sizes: Mapping[str, int], target: float) -> None:
+    """Scales, the target, the models' names, and columns of numbers."""
     # A seed that diverged should not flatten all the rest.
-    every = [value for values in (*own.values(), *shared.values()) for value in values]
-    shown = [value for value in every if value > target - 2] + [target]
-    axes.set_ylim(min(shown) - 0.12, min(100.0, max(shown) + 0.08))
-    axes.set_xlim(-0.6, len(own) - 0.4)
-    draw_target(axes, target)
-    axes.set_xticks(range(len(own)), names)
-    axes.tick_params(axis="x", length=0)
-    axes.set_xlabel("Model and its parameters")
-    axes.set_ylabel("Test accuracy after the last epoch (%)")
-    return figure, axes
+    shown = [value for row in rows for value in row.values if value > target - 2] + [target]
+    left, right = min(shown) - 0.06, min(100.0, max(shown) + 0.06)
+    # Room for what is written at the left edge.
+    axes.set_xlim(left - 0.12 * (right - left), right)
+    axes.set_ylim(rows[-1].middle + (_ROW + _AIR) / 2, 0)
+    axes.grid(False, axis="y")
+    axes.spines["left"].set_visible(False)
+    ticks, names = [], []
+    for place, name in enumerate(dict.fromkeys(row.name for row in rows)):
+        middles = [row.middle for row in rows if row.name == name]
+        ticks.append((middles[0] + middles[-1]) / 2)
+        names.append(f"{name}\n{sizes[name]:,} parameters")
+        if place % 2 == 0:
+            reach = (_ROW + _AIR) / 2
+            axes.axhspan(middles[0] - reach, middles[-1] + reach, color="#F4F4F4", linewidth=0, zorder=0)
+    axes.set_yticks(ticks, names)
+    axes.tick_params(axis="y", length=0)
+    axes.axvline(target, color=NEUTRAL, linewidth=1.2, linestyle=":", zorder=1)
+    axes.annotate(
+        f"target {target:g} %", (target, 1), (0, 5), xycoords=("data", "axes fraction"), textcoords="offset points",
+        ha="center", fontsize=NOTE, color=NEUTRAL,
+    )  # fmt: skip
+    _write_columns(axes, 0, ("seeds", "mean", "95 % interval"), 5)
+    for row in rows:
+        low, high = row.interval
+        interval = "" if np.isnan(low) else f"{low:.2f} to {high:.2f}"
+        _write_columns(axes, row.middle, (f"{len(row.values)}", f"{row.mean:.2f}", interval))
+    axes.set_xlabel("Test accuracy after the last epoch (%)")
 
 
-def _draw_seeds(axes: Axes, middle: float, values: list[float], name: str, filled: bool) -> list[Obstacle]:
-    """The seeds of one recipe and their mean."""
-    colour, marker, _ = model_style(name)
-    face = colour if filled else "white"
-    # Side by side in the order of the seeds: nothing hides behind another.
-    across = middle + np.linspace(-0.1, 0.1, len(values))
-    axes.plot(across, values, marker, color=colour, markerfacecolor=face, markersize=6, alpha=0.9, linestyle="none")
-    axes.hlines(np.mean(values), middle - 0.17, middle + 0.17, color="black", linewidth=1.6, zorder=3)
-    return [Obstacle((x, value), (x, value), 4, 8) for x, value in zip(across, values, strict=True)]
+def _write_columns(axes: Axes, height: float, words: tuple[str, ...], up: float | None = None) -> None:
+    """Words beside the frame: at a row, or so many points above all."""
+    for word, (right, align) in zip(words, _COLUMNS, strict=True):
+        axes.annotate(
+            word, (1, height), (right, up or 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+            ha=align, va="baseline" if up else "center", fontsize=NOTE, color=NEUTRAL if up else "black",
+        )  # fmt: skip
 
 
-def _mark_below_range(axes: Axes, x: float, values: list[float]) -> list[Label]:
-    """Write which of a recipe's seeds lie below the picture, if any."""
-    below = [value for value in values if value < axes.get_ylim()[0]]
-    many = f"{len(below)} seeds, " if below[1:] else ""
-    return [mark_below(axes, x, "▾", f"{many}{min(below):.2f}, mean {np.mean(values):.2f}")] if below else []
+def _draw_seeds(axes: Axes, row: _Row) -> None:
+    """The seeds, side by side or one above another; of those that lie outside, how many and the lowest."""
+    colour, marker, _ = model_style(row.name)
+    left = axes.get_xlim()[0]
+    inside = sorted(value for value in row.values if value >= left)
+    outside = [value for value in row.values if value < left]
+    if outside:
+        many = f"{len(outside)} seeds, " if outside[1:] else ""
+        _write_at_edge(axes, row.at(_LOWEST - 4), f"◂ {many}{min(outside):.2f}")
+    if not inside:
+        return
+    places = axes.transData.transform([(value, 0) for value in inside])[:, 0] * 72 / figure_of(axes).dpi
+    layers = _layers(places.tolist(), _MARKER + 0.4)
+    step = min(_MARKER, (_LOWEST - _HIGHEST) / max(1, *layers))
+    axes.plot(
+        inside, [row.at(_LOWEST - step * layer) for layer in layers], marker, color=colour, markersize=_MARKER,
+        markerfacecolor=colour if row.own else "white", markeredgewidth=0.9, linestyle="none", clip_on=False,
+    )  # fmt: skip
 
 
-def _explain_seeds(axes: Axes, shared_recipe: str | None) -> None:
-    axes.plot([], [], "o", color=NEUTRAL, label="a seed, own recipe")
+def _layers(places: list[float], width: float) -> list[int]:
+    """For each of sorted places the lowest layer in which nothing so wide overlaps."""
+    ends: list[float] = []
+    layers = []
+    for place in places:
+        layer = next((layer for layer, end in enumerate(ends) if place >= end), len(ends))
+        ends[layer : layer + 1] = [place + width]
+        layers.append(layer)
+    return layers
+
+
+def _draw_mean(axes: Axes, row: _Row) -> None:
+    height = row.at(_MEAN)
+    low, high = row.interval
+    if not np.isnan(low):
+        axes.plot([low, high], [height, height], color="black", linewidth=1.6)
+    axes.plot(row.mean, height, "|", color="black", markersize=9, markeredgewidth=1.6)
+
+
+def _write_at_edge(axes: Axes, height: float, words: str) -> None:
+    axes.annotate(
+        words, (0, height), (2, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
+        fontsize=NOTE, color=NEUTRAL,
+    )  # fmt: skip
+
+
+def _explain(axes: Axes, shared_recipe: str | None, references: bool) -> None:
+    axes.plot([], [], "o", color=NEUTRAL, markersize=_MARKER, label="a seed, own recipe")
     if shared_recipe:
-        axes.plot([], [], "o", color=NEUTRAL, markerfacecolor="white", label=f"a seed, {shared_recipe}'s recipe")
-    axes.plot([], [], color="black", linewidth=1.6, label="mean")
-    axes.plot([], [], "x", color=NEUTRAL, label="reference: best epoch of one run")
+        name = f"a seed, {shared_recipe}'s recipe"
+        axes.plot([], [], "o", color=NEUTRAL, markersize=_MARKER, markerfacecolor="white", label=name)
+    axes.plot([], [], "|-", color="black", linewidth=1.6, markersize=9, markeredgewidth=1.6, label="mean, interval")
+    if references:
+        axes.plot([], [], color=NEUTRAL, label="reference: one run's best epoch", **REFERENCE)
     set_legend_below(figure_of(axes), *axes.get_legend_handles_labels())

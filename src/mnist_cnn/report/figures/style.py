@@ -1,46 +1,65 @@
-"""The look of all figures: colours, fonts, headings, legends."""
+"""The look of all figures: sizes, colours, fonts, headings, legends."""
 
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.text import Annotation
 from matplotlib.textpath import TextPath
 
 from mnist_cnn.common.files import atomic_write
 from mnist_cnn.models import MODELS
-from mnist_cnn.settings.params import Params
+from mnist_cnn.settings.story import Story
 
 # Source of the colours: "Color Universal Design", Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/
 COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#B33C00", "#0072B2", "#000000", "#8A7A00")
 MARKERS = "osD^vPX*"
 _DASHES = ("-", (0, (6, 2)), (0, (3, 1.5)), (0, (6, 2, 1.5, 2)), "-", (0, (1, 1)), (0, (6, 1, 1, 1, 1, 1)), "--")
 NEUTRAL = "#444444"
+# A reference figure, in every picture.
+REFERENCE: Any = {"marker": "x", "markersize": 6, "markeredgewidth": 1.6, "linestyle": "none"}
+
+# Inches. A page shows a picture about 800 px wide, where a point of type then has 1.4 px; its PNG has twice as many
+# pixels, for screens that show two by two of them as one.
+WIDTH = 8.0
+# Points: of a heading; of most text; of notes, the least that can be read on a page.
+HEADING, TEXT, NOTE = 12.0, 9.5, 8.5
 
 _STYLE: Any = {
     # The one that comes with matplotlib: others of its list, where a machine has them, would lend it their characters.
     "font.family": ["DejaVu Sans"],
-    "font.size": 11,
-    "axes.titlesize": 11,
+    "font.size": TEXT,
+    "axes.titlesize": TEXT,
     "axes.titlelocation": "left",
-    "figure.titlesize": 13,
-    "figure.titleweight": "bold",
+    "axes.labelsize": TEXT,
+    "xtick.labelsize": TEXT - 0.5,
+    "ytick.labelsize": TEXT - 0.5,
+    "legend.fontsize": TEXT - 0.5,
+    "axes.linewidth": 0.8,
+    "axes.edgecolor": NEUTRAL,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
     "axes.axisbelow": True,
     "legend.frameon": False,
     "figure.facecolor": "white",
     # Boxes are measured at this resolution.
     "figure.dpi": 100,
-    "savefig.dpi": 150,
+    "savefig.dpi": 200,
     # Air around all, which a dark page shows.
     "figure.constrained_layout.h_pad": 0.1,
     "figure.constrained_layout.w_pad": 0.1,
+    # Letters as shapes: the same look where the font is missing, as it is in a picture on a page.
+    "svg.fonttype": "path",
+    # Names within the file, random otherwise.
+    "svg.hashsalt": "figures",
 }
 
 # Each function that draws does so in this style and with matplotlib's defaults, whatever a user's own file of settings
@@ -48,12 +67,17 @@ _STYLE: Any = {
 _DEFAULTS = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith("backend")}
 styled = matplotlib.rc_context(_DEFAULTS | _STYLE)
 
+# What would say when and by what a file was written.
+_UNSAID = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+
 
 @styled
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG; equal figures give equal bytes."""
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+def save(figure: Figure, *paths: Path) -> None:
+    """Write a figure to each path, as PNG or SVG by its suffix; equal figures give equal bytes."""
+    for path in paths:
+        kind = path.suffix.removeprefix(".")
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, format=kind, metadata=_UNSAID[kind])
 
 
 def model_style(name: str) -> tuple[str, str, Any]:
@@ -75,7 +99,7 @@ def draw_target(axes: Axes, target: float, labelled: bool = True) -> None:
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
             va="center",
-            fontsize=9,
+            fontsize=NOTE,
             color=NEUTRAL,
         )
 
@@ -87,22 +111,36 @@ def figure_of(axes: Axes) -> Figure:
     return figure
 
 
-def set_heading(figure: Figure, text: str, size: float = 13) -> None:
-    """A heading, in as many lines as fit; the picture grows by those that it was not written in."""
+def set_heading(figure: Figure, text: str, size: float = HEADING, *, note: str = "") -> None:
+    """A heading at the upper left, and below it a note in smaller letters, both in as many lines as fit.
+
+    The picture grows by the lines that the heading was not written in, and by those of the note.
+    """
     given = text.split("\n")
-    lines = [line for part in given for line in _wrapped(part, figure.get_figwidth() - 0.2, size)]
-    figure.set_figheight(figure.get_figheight() + (len(lines) - len(given)) * size / 60)
-    figure.suptitle("\n".join(lines), fontsize=size)
+    # Less than there is: letters on a grid of pixels are wider than by themselves.
+    room = 0.96 * figure.get_figwidth() - 0.2
+    lines = [line for part in given for line in _wrapped(part, room, size, "bold")]
+    below = [line for part in note.split("\n") if part for line in _wrapped(part, room, NOTE, "normal")]
+    # The layout makes room for the heading alone, so that has empty lines where the note will be.
+    empty = -(-len(below) * NOTE * 1.3 // size) if below else 0
+    heading = figure.suptitle(
+        "\n".join(lines) + int(empty) * "\n", x=0.1 / figure.get_figwidth(), ha="left", size=size, weight="bold"
+    )
+    figure.set_figheight(figure.get_figheight() + (len(lines) - len(given) + empty) * size / 60)
+    if below:
+        under = Annotation("\n".join(below), (0, 1), (0, -(1.22 * len(lines) * size + 3)), xycoords=heading)
+        under.set(anncoords="offset points", va="top", fontsize=NOTE, color=NEUTRAL)
+        figure.add_artist(under)
 
 
-def _wrapped(text: str, inches: float, size: float) -> list[str]:
-    """Bold text in as few lines as fit, of about equal length."""
+def _wrapped(text: str, inches: float, size: float, weight: str) -> list[str]:
+    """Text in as few lines as fit, of about equal length."""
     # No number is parted from its unit.
     words = text.replace(" %", "\N{NO-BREAK SPACE}%").replace(" px", "\N{NO-BREAK SPACE}px")
     lines = [words]
     for width in range(len(words), 0, -1):
         broken = textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False)
-        if len(broken) > len(lines) and all(inches_of(line, size, "bold") <= inches for line in lines):
+        if len(broken) > len(lines) and all(inches_of(line, size, weight) <= inches for line in lines):
             break
         lines = broken
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
@@ -113,9 +151,10 @@ def in_lines(name: str) -> str:
     return "\n".join(line.replace(" ", "") for line in textwrap.wrap(name.replace("_", "_ "), 12))
 
 
-def inches_of(text: str, size: float = 11, weight: str = "normal") -> float:
+def inches_of(text: str, size: float = TEXT, weight: str = "normal") -> float:
     """Width of a line of text."""
-    return float(TextPath((0, 0), text, size=size, prop=FontProperties(weight=weight)).get_extents().width) / 72
+    outline = TextPath((0, 0), text, size=size, prop=FontProperties(weight=weight)).vertices
+    return float(np.max(outline[:, 0], initial=0)) / 72
 
 
 def set_legend_below(figure: Figure, handles: list[Any], names: list[str]) -> None:
@@ -139,7 +178,7 @@ def set_legend_below(figure: Figure, handles: list[Any], names: list[str]) -> No
     figure.set_figheight(figure.get_figheight() + 0.24 * (rows - 1))
 
 
-def reference_accuracy(params: Params, name: str) -> float | None:
+def reference_accuracy(story: Story, name: str) -> float | None:
     """The reference test accuracy of a model, in percent, where there is one."""
-    entry = params.report.story.get(name)
+    entry = story.get(name)
     return entry.reference_test_accuracy if entry else None
