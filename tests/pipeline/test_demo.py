@@ -25,6 +25,7 @@ from mnist_cnn.data.tensors import load_tensors
 from mnist_cnn.engine.predictor import Predictor
 from mnist_cnn.export.model_file import to_onnx
 from mnist_cnn.inference.classifier import load_model
+from mnist_cnn.inference.digits import as_digit
 from mnist_cnn.models import build
 from mnist_cnn.settings.params import load
 from tests.browser import Page, browser_page
@@ -57,6 +58,31 @@ PAINT = """
   return answers;
 })
 """
+
+
+# Draws lines, given as points from 0 to 1 across the paper, and returns the ink and the digit that the page has of it.
+DRAW = """
+(async (lines) => {
+  const [{ recognise }, ink] = [await import("/main.js"), document.getElementById("ink")];
+  const [side, paper] = [ink.width, ink.getContext("2d")];
+  paper.clearRect(0, 0, side, side);
+  [paper.lineWidth, paper.lineCap, paper.lineJoin] = [side / 10, "round", "round"];
+  for (const line of lines) {
+    paper.beginPath();
+    line.forEach(([x, y]) => paper.lineTo(x * side, y * side));
+    paper.stroke();
+  }
+  const { data } = paper.getImageData(0, 0, side, side);
+  const opacity = Array.from({ length: side * side }, (_, at) => String.fromCharCode(data[4 * at + 3]));
+  return [btoa(opacity.join("")), Array.from((await recognise()).pixels)];
+})
+"""
+DRAWINGS = {
+    "0": [[(0.5, 0.2), (0.35, 0.3), (0.3, 0.6), (0.45, 0.8), (0.6, 0.75), (0.7, 0.5), (0.62, 0.25), (0.5, 0.2)]],
+    "1": [[(0.45, 0.25), (0.55, 0.15), (0.55, 0.85)]],
+    "4, small, in a corner": [[(0.2, 0.1), (0.1, 0.3), (0.3, 0.3)], [(0.22, 0.2), (0.2, 0.45)]],
+    "7, broad": [[(0.2, 0.3), (0.85, 0.35), (0.5, 0.7)]],
+}
 
 
 class Answers(NamedTuple):
@@ -223,6 +249,16 @@ def test_mnists_own_digits_are_in_that_form_already_and_get_the_trained_models_a
     torch.testing.assert_close(found.probabilities[unchanged], expected[unchanged], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("drawing", DRAWINGS)
+def test_a_drawing_becomes_the_digit_that_a_file_with_it_becomes(page: Page, drawing: str) -> None:
+    ink, pixels = page.evaluate(f"{DRAW}({json.dumps(DRAWINGS[drawing])})")
+    side = page.evaluate("document.getElementById('ink').width")
+    expected = as_digit(np.frombuffer(base64.b64decode(ink), np.uint8).reshape(side, side))
+    difference = np.abs(np.array(pixels, dtype=float).reshape(28, 28) - expected)
+    # A file may have noise, so that the faintest rim of its ink does not count; and it is reduced by whole pixels.
+    assert difference.mean() < 1.5 and difference.max() < 50
+
+
 def test_one_draws_with_mouse_finger_and_keys_and_nothing_moves_but_the_bars(page: Page) -> None:
     empty = answer(page)
     assert empty["digit"] == "?" and not empty["ink"] and empty["bars"] == [0] * 10
@@ -237,12 +273,16 @@ def test_one_draws_with_mouse_finger_and_keys_and_nothing_moves_but_the_bars(pag
             page.call("Input.dispatchTouchEvent", type=f"touch{kind}", touchPoints=[place])
         page.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
+    def with_a_tap() -> None:
+        for kind in ("Pressed", "Released"):
+            page.call("Input.dispatchMouseEvent", type=f"mouse{kind}", button="left", clickCount=1, **start)
+
     def with_keys() -> None:
         page.evaluate("document.getElementById('ink').focus()")
         for key in (" ", *["ArrowDown"] * 20, " "):
             press(page, key)
 
-    for draw in (with_mouse, with_finger, with_keys):
+    for draw in (with_mouse, with_finger, with_a_tap, with_keys):
         draw()
         drawn = answer(page)
         assert drawn["ink"], draw.__name__

@@ -1,4 +1,5 @@
-// Drawings brought to the form of MNIST's digits, as mnist_cnn.inference brings files to it.
+// Drawings brought to the form of MNIST's digits, as mnist_cnn.inference.digits brings files to it. A test compares them.
+// What a drawing cannot have is left out: paper, dirt, and, unless it is larger than most, strokes too thin for MNIST.
 // Source: "The MNIST database of handwritten digits", LeCun, Cortes, Burges, 1998.
 
 export const SIDE = 28;

@@ -1,7 +1,7 @@
 // A canvas that is drawn on with mouse, finger, pen or keys.
 
 // Of the canvas: a stroke's width, and how far an arrow key moves the pen.
-const STROKE = 0.075;
+const STROKE = 0.1;
 const STEP = 0.025;
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -108,6 +108,10 @@ export class Drawing {
     context.moveTo(this.last.x, this.last.y);
     context.lineTo(to.x, to.y);
     context.stroke();
+    // Of a line without length, nothing is drawn.
+    context.beginPath();
+    context.arc(to.x, to.y, context.lineWidth / 2, 0, 2 * Math.PI);
+    context.fill();
     this.last = to;
     this.changed();
   }
