@@ -9,7 +9,6 @@ import vl_convert
 
 from mnist_cnn.models import MODELS
 from mnist_cnn.report.figures.style import COLOURS, MARKERS, model_style
-from mnist_cnn.settings.params import load
 from tests.helpers import ROOT
 
 TEMPLATES = {path.stem: json.loads(path.read_text()) for path in (ROOT / ".dvc/plots").glob("*.json")}
@@ -74,12 +73,87 @@ def test_revisions_are_told_apart_by_dashes_where_models_are_by_colour(template:
     assert dashed == ["rev"]
 
 
-@pytest.mark.parametrize("template", ["accuracies", "splits"])
-def test_the_target_is_the_settings(template: str) -> None:
-    target = load(ROOT / "params.yaml").targets.test_accuracy
-    rule, text = (layer for layer in TEMPLATES[template]["layer"] if "data" in layer)
-    assert rule["mark"]["type"] == "rule" and text["mark"]["text"] == ["target", f"{target:g} %"]
-    assert rule["data"] == text["data"] == {"values": [{"accuracy": target}]}
+@pytest.mark.parametrize("template", OF_MODELS)
+def test_a_model_that_is_pointed_at_or_whose_name_is_chosen_stands_out(template: str) -> None:
+    dimmed = [encoding for channel, encoding in encodings(TEMPLATES[template]) if channel == "opacity"]
+    assert len(dimmed) == 2  # lines and points
+    assert all(
+        encoding["condition"]["test"] == {"and": [{"param": "pointed"}, {"param": "chosen"}]} for encoding in dimmed
+    )
+
+
+@pytest.mark.parametrize("template", OF_MODELS)
+def test_markers_lie_on_one_another_in_the_models_order(template: str) -> None:
+    listed = TEMPLATES[template]["transform"][0]["calculate"]
+    assert listed == f"indexof({[name for name in MODELS if name.startswith('model_')]}, datum.model)"
+
+
+def marks(template: str, rows: list[dict[str, Any]], **anchors: str) -> dict[str, list[dict[str, Any]]]:
+    """The items of a chart as drawn, by their kind; ``anchors`` are the names of columns that DVC fills in."""
+    text = json.dumps(TEMPLATES[template])
+    for anchor, column in anchors.items():
+        text = text.replace(f"<DVC_METRIC_{anchor}>", column)
+    # As DVC hands them over.
+    values = [{key: str(value) for key, value in row.items()} | {"rev": "workspace"} for row in rows]
+    scene = vl_convert.vegalite_to_scenegraph(json.loads(text) | {"data": {"values": values}}, vl_version="5.8")
+    found: dict[str, list[dict[str, Any]]] = {}
+
+    def collect(node: dict[str, Any]) -> None:
+        for item in node.get("items", []):
+            if node.get("role") == "mark":
+                found.setdefault(node["marktype"], []).append(item)
+            collect(item)
+
+    collect(scene["scenegraph"])
+    return found
+
+
+def history(model: str, accuracies: list[float]) -> list[dict[str, Any]]:
+    """Rows of a model's history, as DVC hands them to whichever chart."""
+    return [
+        {
+            "model": model, "filename": f"plots/history/{model}.csv", "epoch": epoch, "learning_rate": 0.1,
+            "train_accuracy": accuracy, "val_accuracy": accuracy, "loss": 2 - accuracy / 60, "field": "val_loss",
+        }
+        for epoch, accuracy in enumerate(accuracies, 1)
+    ]  # fmt: skip
+
+
+HISTORIES = [*history("model_1", [11.35, 95.0, 99.5, 100.0]), *history("model_2", [11.35])]
+
+
+@pytest.mark.parametrize(
+    ("template", "column", "count"),
+    [
+        ("accuracies", "val_accuracy", 5),
+        ("curves", "learning_rate", 5),
+        ("losses", "loss", 5),
+        ("splits", "val_accuracy", 8),
+    ],
+)
+def test_curves_show_every_epoch_and_no_target_of_the_test_set(template: str, column: str, count: int) -> None:
+    drawn = marks(template, HISTORIES[:4] if template == "splits" else HISTORIES, X="epoch", Y=column)
+    points, height = drawn["symbol"], TEMPLATES[template].get("spec", TEMPLATES[template])["height"]
+    assert len(points) == count
+    assert all(0 <= point["y"] <= height for point in points)
+    assert all(point["size"] > 0 for point in points) or template == "curves"
+    assert "rule" not in drawn and "text" not in drawn
+
+
+def test_markers_of_equal_learning_rates_stand_side_by_side_and_a_single_epoch_has_one() -> None:
+    rows = [row for name in ("model_6", "model_7") for row in history(name, [99.0] * 15)] + history("model_1", [99.0])
+    shown = [point for point in marks("curves", rows, X="epoch", Y="learning_rate")["symbol"] if point["size"]]
+    places = [round(point["x"], 3) for point in shown]
+    assert len(shown) == 11 and len({*places[:10]}) == 10
+
+
+def test_cells_of_the_confusion_matrix_are_coloured_where_something_is_wrong() -> None:
+    counts = {(0, 0): 9, (0, 1): 1, (1, 0): 0, (1, 1): 1000}
+    rows = [{"actual": a, "predicted": p, "count": count} for (a, p), count in counts.items()]
+    drawn = marks("confusion_counts", rows, X="predicted", Y="actual")
+    right, wrong, empty, _ = (cell["fill"] for cell in drawn["rect"])
+    assert empty == "white" and len({right, wrong, empty}) == 3
+    assert sorted(item["text"] for item in drawn["text"]) == ["1", "1,000", "9"]
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
