@@ -69,7 +69,8 @@ def _frame(models: list[ModelResult], title: str, note: str, label: str) -> tupl
         step = next(step for step in _STEPS if last <= 5 * step)
         between = [epoch for epoch in range(0, last, step) if min(epoch - 1, last - epoch) > step / 2]
         panel.set_xticks(sorted({1, *between, last}))
-    panels[0].set_ylabel(label)
+    for panel in panels[:1] if beside else panels:
+        panel.set_ylabel(label)
     return figure, list(panels)
 
 

@@ -144,7 +144,8 @@ def _draw_field(axes: Axes, shown: list[_Shown], targets: Targets) -> None:
     wanted = [targets.test_accuracy] if tested else []
     inside = [*wanted, *(bound for model in shown for bound in model.interval)]
     # What lies far below should not flatten all the rest.
-    bottom, top = max(min(inside) - 0.12, max(inside) - 2.5), min(100.0, max(inside) + 0.1)
+    bottom = min(bound for bound in inside if bound > max(inside) - 2.5) - 0.12
+    top = min(100.0, max(inside) + 0.1)
     counts = [targets.parameters_below, *(model.parameters for model in shown)]
     left, right = 0.8 * min(counts), 1.35 * max(counts)
     axes.axvline(targets.parameters_below, color=NEUTRAL, linewidth=1.2, linestyle=":", zorder=1)
@@ -197,10 +198,10 @@ def _explain_markers(axes: Axes, shown: list[_Shown], obstacles: list[Obstacle])
             names.append("test set" if tested else "validation")
     if any(model.reference is not None for model in shown):
         handles.append(axes.plot([], [], color=NEUTRAL, **REFERENCE)[0])
-        names.append("reference: one run's best epoch on the test set")
+        names.append("reference: one run's best epoch")
     if any(model.tested for model in shown):
         handles.append(axes.fill_between([], [], color=_MET, alpha=0.12, linewidth=0))
-        names.append("both targets met")
+        names.append("both targets, on the test set")
     corners: tuple[Literal["lower right", "lower left"], ...] = ("lower right", "lower left")
     figure_of(axes).draw_without_rendering()
     for corner in corners:
