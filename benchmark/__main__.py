@@ -16,6 +16,16 @@ def main(
 
     A ratio's spread is over the repetitions. The way to the target is so many epochs long; a matrix multiplication so
     many wide tells what the machine can do.
+
+    Args:
+        params: the settings.
+        raw: MNIST's four files.
+        splits: the folder of the splits.
+        repetitions: how often each is measured.
+        epochs: the length of the way to the target.
+        matrix: rows and columns of the matrices that are multiplied.
+        table: written: the table, Markdown.
+        numbers: written: the figures, JSON.
     """
     result = compare(params, raw, splits, repetitions, epochs, matrix)
     write_text(numbers, json.dumps(result, indent=2, allow_nan=False) + "\n")

@@ -73,6 +73,14 @@ def main(device: str, params: Path, splits: Path, committed: Path, report: Path,
 
     Where the environment names a folder ``OUT`` for results, the report is copied there.
 
+    Args:
+        device: where to compute.
+        params: the settings.
+        splits: the folder of the splits.
+        committed: the committed metrics, to compare with.
+        report: written: the report, Markdown.
+        seconds: how long all may take.
+
     Raises:
         InputError: the machine does not have the device.
     """

@@ -24,6 +24,11 @@ LIMIT = 64 << 20
 def main(requirements: Path, splits: Path, folder: Path) -> None:
     """Put the packages and the data into a folder, which Git ignores from then on.
 
+    Args:
+        requirements: the exact versions.
+        splits: the folder of the splits.
+        folder: written: what the machine needs.
+
     Raises:
         InputError: the data is not there, a package has no version or cannot be had, or all is too large to travel.
     """

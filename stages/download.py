@@ -8,7 +8,11 @@ from stages import run
 
 
 def main(raw: Path) -> None:
-    """Fetch the four MNIST files into a folder of their own and check them. Anything else in it is removed."""
+    """Fetch the four MNIST files into a folder of their own and check them. Anything else in it is removed.
+
+    Args:
+        raw: written: the folder of the four files, which holds nothing else.
+    """
     download(raw, mirror=os.environ.get("MNIST_MIRROR"), say=lambda line: print(f"[INFO] {line}", flush=True))
 
 

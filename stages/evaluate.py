@@ -23,7 +23,18 @@ from stages import run
 def main(
     params: Path, model: str, splits: Path, weights: Path, metrics: Path, confusion: Path, recalls: Path, record: Path
 ) -> None:
-    """Measure one trained model on the training and the validation split."""
+    """Measure one trained model on the training and the validation split.
+
+    Args:
+        params: the settings, params.yaml.
+        model: one of the settings' models.
+        splits: the folder with the splits and their statistics.
+        weights: the checkpoint.
+        metrics: written: what 'dvc metrics' compares, JSON.
+        confusion: written: the confusion matrix of the validation images, CSV.
+        recalls: written: the recall of each digit, CSV.
+        record: written: all that was measured, for the report.
+    """
     settings = load(params)
     recipe, measure = settings.recipe(model), settings.evaluate
     execution = prepare(settings.train)

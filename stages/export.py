@@ -22,10 +22,19 @@ from mnist_cnn.settings.params import load
 from stages import run
 
 
-def main(params: Path, model: str, splits: Path, weights: Path, record: Path, exported: Path, metrics: Path) -> None:
+def main(params: Path, model: str, splits: Path, weights: Path, record: Path, exported: Path, facts: Path) -> None:
     """Write one trained model as an ONNX file, if it gives all test images the classes that the model gives them.
 
     Of the test set it sees pixels and no labels, so that it tells nothing of how good the model is.
+
+    Args:
+        params: the settings, params.yaml.
+        model: one of the settings' models.
+        splits: the folder with the splits and their statistics.
+        weights: the checkpoint.
+        record: what 'evaluate' recorded of the model.
+        exported: written: the ONNX file.
+        facts: written: its size, and how far it agrees with the model, JSON.
     """
     settings = load(params)
     recipe, measure = settings.recipe(model), settings.evaluate
@@ -33,7 +42,7 @@ def main(params: Path, model: str, splits: Path, weights: Path, record: Path, ex
     network = build(model)
     load_weights(weights, network)
     measured = read_sealed(record, f"'dvc repro evaluate@{model}'")["metrics"]
-    facts = {
+    said = {
         "model": model,
         "parameters": str(measured["parameters"]),
         "validation_accuracy": f"{measured['val_accuracy']} %",
@@ -46,7 +55,7 @@ def main(params: Path, model: str, splits: Path, weights: Path, record: Path, ex
         "trained_on": "MNIST, Y. LeCun, C. Cortes, C. J. C. Burges, 1998",
     }
     normalisation = load_normalisation(splits / STATISTICS)
-    content = to_onnx(model, network, normalisation, facts, deskew=recipe.deskew, tta=recipe.tta)
+    content = to_onnx(model, network, normalisation, said, deskew=recipe.deskew, tta=recipe.tta)
     tensors = load_tensors(splits / "test.safetensors", ("pixels", "deskewed"), restored_by="'dvc repro split'")
     pixels = tensors["pixels"]
     seen = Images(tensors["deskewed"] if recipe.deskew else pixels, torch.zeros(len(pixels), dtype=torch.long))
@@ -62,7 +71,7 @@ def main(params: Path, model: str, splits: Path, weights: Path, record: Path, ex
     with atomic_write(exported) as temporary:
         temporary.write_bytes(content)
     numbers = {"opset": OPSET, "bytes": len(content), **compared._asdict()}
-    write_text(metrics, json.dumps(numbers, indent=2, allow_nan=False) + "\n")
+    write_text(facts, json.dumps(numbers, indent=2, allow_nan=False) + "\n")
     for name, value in numbers.items():
         print(f"[INFO] {model} {name}: {value}")
 

@@ -7,22 +7,35 @@ from pathlib import Path
 
 from mnist_cnn.common.errors import InputError, about
 from mnist_cnn.common.files import write_text
-from mnist_cnn.common.libraries import COMPUTING, DRAWING, check_installed, pins
+from mnist_cnn.common.libraries import COMPUTING, DRAWING, EXPORTING, check_installed, pins
 from mnist_cnn.engine.feasible import check_feasible
 from mnist_cnn.settings.params import load
 from mnist_cnn.settings.story import load_story
 from stages import run
 
 _RECENT_S = 60
+_UNKNOWN_TO_GIT = "\nan experiment of --temp or --queue has the files that Git knows: a new one needs 'git add' first"
 
 
-def main(params: Path, story: Path, requirements: Path, checked: Path, computing: Path, drawing: Path) -> None:
-    """Check params.yaml and story.yaml as a whole, and whether this machine can do it; note the libraries that results follow from.
+def main(
+    params: Path, story: Path, requirements: Path, checked: Path, computing: Path, drawing: Path, exporting: Path
+) -> None:
+    """Check params.yaml and story.yaml, and whether this machine can do it; note which libraries results follow from.
 
     Every stage comes after this one, so what is refused here costs nothing.
+
+    Args:
+        params: the settings, params.yaml.
+        story: what each model is for, story.yaml.
+        requirements: the pinned versions of packages.
+        checked: written: a line, always the same.
+        computing: written: the versions that measurements follow from.
+        drawing: written: those that tables and figures follow from beside.
+        exporting: written: those that exported files follow from beside.
     """
     # An experiment of the user's own folder; those of --temp and --queue have one of their own.
-    in_users_folder = "DVC_EXP_NAME" in os.environ and ".dvc" not in Path.cwd().parts
+    is_experiment = "DVC_EXP_NAME" in os.environ
+    in_users_folder = is_experiment and ".dvc" not in Path.cwd().parts
     if in_users_folder:
         _show_git_what_dvc_wrote()
     try:
@@ -31,11 +44,12 @@ def main(params: Path, story: Path, requirements: Path, checked: Path, computing
         with about(str(params)):
             check_feasible(settings)
     except InputError as error:
-        raise InputError(f"{error}{_way_back(params) if in_users_folder else ''}") from None
+        hint = _way_back(params) if in_users_folder else _UNKNOWN_TO_GIT if is_experiment else ""
+        raise InputError(f"{error}{hint}") from None
     # The same whatever the settings: that they have changed concerns the stages that read them, and no other.
     write_text(checked, "All settings are known and within their bounds.\n")
     # These change with a version alone, not with the rest of the file.
-    for file, packages in ((computing, COMPUTING), (drawing, DRAWING)):
+    for file, packages in ((computing, COMPUTING), (drawing, DRAWING), (exporting, EXPORTING)):
         check_installed(requirements, packages)
         write_text(file, pins(requirements, packages))
 

@@ -14,7 +14,13 @@ from stages import run
 
 
 def main(params: Path, raw: Path, splits: Path) -> None:
-    """Divide MNIST into a training, a validation and a test split, deskew all, and record what is in them."""
+    """Divide MNIST into a training, a validation and a test split, deskew all, and record what is in them.
+
+    Args:
+        params: the settings, params.yaml.
+        raw: the folder with MNIST's four files.
+        splits: written: the folder with the splits and their statistics.
+    """
     settings = load(params).split
     learn, test = (
         Images(torch.from_numpy(pixels), torch.from_numpy(labels).long())

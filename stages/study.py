@@ -23,6 +23,13 @@ def main(params: Path, study: Path, splits: Path, computing: Path, records: Path
 
     As many at a time as there are processors, or as the environment's JOBS says. A trial that fails is named at the
     end and leaves the others alone.
+
+    Args:
+        params: the settings, params.yaml.
+        study: the study's settings.
+        splits: the folder with the splits and their statistics.
+        computing: the versions of libraries that results follow from.
+        records: written: the folder of trials' records.
     """
     # SIGTERM ends the processes that train, too; so does SIGINT, which a shell has its background jobs ignore.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -14,8 +14,21 @@ from mnist_cnn.study.settings import load_study
 from stages import run
 
 
-def main(params: Path, story: Path, study: Path, records: Path, table: Path, tables: Path, picture: Path) -> None:
-    """Put the study's records together: all trials in one table, what they say in others, and a figure."""
+def main(
+    params: Path, story: Path, study: Path, records: Path, table: Path, tables: Path, picture: Path, vector: Path
+) -> None:
+    """Put the study's records together: all trials in one table, what they say in others, and a figure.
+
+    Args:
+        params: the settings, params.yaml.
+        story: what each model is for, story.yaml.
+        study: the study's settings.
+        records: the folder of trials' records.
+        table: written: a row a trial, CSV.
+        tables: written: the folder of what they say together.
+        picture: written: every seed's accuracy, PNG.
+        vector: written: the same, SVG.
+    """
     settings = load(params)
     planned = load_study(study, settings)
     trials = plan(settings, planned)
@@ -40,8 +53,9 @@ def main(params: Path, story: Path, study: Path, records: Path, table: Path, tab
         return {str(model): values.tolist() for model, values in by_model}
 
     sizes = dict(zip(tested["model"], tested["parameters"], strict=True))
-    figure = accuracy_over_seeds(accuracies(OWN), accuracies(SHARED), sizes, settings, planned.shared.recipe)
-    save(figure, picture)
+    told, recipe = load_story(story), planned.shared.recipe
+    figure = accuracy_over_seeds(accuracies(OWN), accuracies(SHARED), sizes, settings.targets, told, recipe)
+    save(figure, picture, vector)
     print(f"[INFO] {table}, {tables}, {picture}")
 
 

@@ -22,6 +22,15 @@ def main(params: Path, model: str, looks: Path, splits: Path, weights: Path, met
     """Measure one trained model on the test set; the only stage of the pipeline that looks at it.
 
     Where no look at the model's present recipe is declared, the test images are not read, and nothing is measured.
+
+    Args:
+        params: the settings, params.yaml.
+        model: one of the settings' models.
+        looks: the declared looks at the test set, looks.yaml.
+        splits: the folder with the splits and their statistics.
+        weights: the checkpoint.
+        metrics: written: what 'dvc metrics' compares, JSON.
+        record: written: all that was measured, for the report.
     """
     settings = load(params)
     recipe = settings.recipe(model)

@@ -23,7 +23,15 @@ from stages import inputs, run
 
 
 def main(params: Path, model: str, splits: Path, weights: Path, history: Path) -> None:
-    """Train one model by its recipe; write the weights of the last epoch and a row an epoch."""
+    """Train one model by its recipe; write the weights of the last epoch and a row an epoch.
+
+    Args:
+        params: the settings, params.yaml.
+        model: one of the settings' models.
+        splits: the folder with the splits and their statistics.
+        weights: written: the checkpoint.
+        history: written after each epoch: a row an epoch, CSV.
+    """
     settings = load(params)
     shared, recipe = settings.train, settings.recipe(model)
     execution = prepare(shared)

@@ -8,7 +8,7 @@ import torch
 from mnist_cnn.evaluation.corruptions import corruptions
 from mnist_cnn.evaluation.evaluate import Misclassified
 from mnist_cnn.evaluation.metrics import Metrics, OnTestSet
-from mnist_cnn.report.results import ModelResult
+from mnist_cnn.report.results import Exported, ModelResult
 from mnist_cnn.settings.params import load
 from tests.helpers import ROOT, noise
 
@@ -60,5 +60,7 @@ def model_result(
             misclassified.append(Misclassified(number, label, likeliest, pixels))
     follows = {"val_accuracy": round(100 * (1 - len(misclassified) / (10 * each)), 4)} if mistakes else {}
     test = None if test_errors is None else OnTestSet(10_000, 10_000 - test_errors, 0.02, ROBUSTNESS)
+    exported = Exported(opset=18, bytes=34_567, images=10_000, different=0, largest_difference=1e-6)
     rows = history or {"epoch": [1, 2], "val_accuracy": [98.0, 99.3]}
-    return ModelResult(name, metrics(**follows | changes), test, 20, confusion, misclassified, pd.DataFrame(rows))
+    measured = metrics(**follows | changes)
+    return ModelResult(name, measured, test, exported, 20, confusion, misclassified, pd.DataFrame(rows))

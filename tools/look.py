@@ -16,6 +16,12 @@ def main(params: Path, looks: Path, models: str, why: str) -> None:
     """Add a look at ``models``, names with spaces between them, to the file of looks; ``why`` goes into its table.
 
     Nothing is measured here: the pipeline does that, of the recipes as they are now.
+
+    Args:
+        params: the settings.
+        looks: the file of looks; an entry is added.
+        models: names, with spaces between them.
+        why: the reason, for the table.
     """
     settings, why = load(params), " ".join(why.split())
     if not models.split():

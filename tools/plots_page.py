@@ -17,6 +17,9 @@ def main(dvc: Path) -> None:
 
     The result and the settings of this clone, ``config.local``, are left out of Git. Settings that name a page
     already are left as they are.
+
+    Args:
+        dvc: DVC's folder, .dvc.
     """
     try:
         page = (dvc / "page.html").read_text(encoding="utf-8")

@@ -13,6 +13,9 @@ def main(root: Path) -> None:
     """Remove what stages have made that are gone, and their entries in lock files; name each.
 
     What no stage has made is left.
+
+    Args:
+        root: the repository.
     """
     prune(pipelines(root))
 

@@ -8,7 +8,11 @@ from tools.pages import filled, pages
 
 
 def main(root: Path) -> None:
-    """Put what each file in metrics/ holds between the two marks that name it, in place of the text there."""
+    """Put what each file in metrics/ holds between the two marks that name it, in place of the text there.
+
+    Args:
+        root: the repository.
+    """
     for page in pages(root):
         write_text(page, filled(page, root))
 

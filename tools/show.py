@@ -21,7 +21,12 @@ _COLUMNS = {
 
 
 def main(numbers: Path, pictures: Path) -> None:
-    """Print the comparison of the models and say where the plots are."""
+    """Print the comparison of the models and say where the plots are.
+
+    Args:
+        numbers: the comparison as CSV.
+        pictures: the folder of figures, to be named.
+    """
     try:
         table = pd.read_csv(numbers)
         met, shown = table[list(TARGETS)].fillna(False).astype(bool).sum(axis=1), table[list(_COLUMNS)]

@@ -15,6 +15,10 @@ def main(lock: Path, cache: Path) -> None:
 
     'dvc gc' alone would remove results that are in Git. But DVC takes a run from its cache only where that has all the
     run has made: without a model's history, for one, it would train the model again.
+
+    Args:
+        lock: DVC's lock file.
+        cache: DVC's cache.
     """
     ended = subprocess.run([sys.executable, "-m", "dvc", "gc", "--workspace", "--force"])
     if ended.returncode:

@@ -24,6 +24,10 @@ def main(root: Path, cache: str) -> None:
 
     Changes nothing. Ends with status 1 where one is not. Data that is not here is not missed: a fresh clone can be
     verified, too. Of the cache, ``named`` looks at what lock files name, and ``all`` at all that is there.
+
+    Args:
+        root: the repository.
+        cache: ``named``: of DVC's cache, what lock files name; ``all``: all that is there.
     """
     if cache not in ("named", "all"):
         raise InputError(f"cache: {cache!r} is not allowed; allowed: named, all")

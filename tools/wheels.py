@@ -22,7 +22,11 @@ SOURCE_ALONE = ("antlr4-python3-runtime", "wsgidav")
 
 
 def main(requirements: Path) -> None:
-    """Name each place where a pinned package has no wheel. Ends with status 1 where there is one."""
+    """Name each place where a pinned package has no wheel. Ends with status 1 where there is one.
+
+    Args:
+        requirements: the exact versions.
+    """
     pins = requirements.read_text(encoding="utf-8")
     wheels = re.sub(rf"^(?:{'|'.join(SOURCE_ALONE)})==.*\n", "", pins, flags=re.MULTILINE)
     faults = 0

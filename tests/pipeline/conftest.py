@@ -158,7 +158,7 @@ def reproduced_stubs(shared: Path, mirror: Path) -> Project:
 
     def make(folder: Path) -> None:
         copy_repository(folder, lambda name: not name.startswith(NOT_COPIED))
-        for stage in ("download", "split", "train", "evaluate", "test", "report"):
+        for stage in ("download", "split", "train", "evaluate", "test", "export", "report"):
             (folder / f"stages/{stage}.py").write_text(STUB)
         shutil.copy(Path(__file__).with_name("stub.py"), folder / "stages/stub.py")
         # What loads PyTorch in the stage ``settings``.

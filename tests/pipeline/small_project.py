@@ -27,7 +27,7 @@ STUDY = {
 
 
 # The stages of a model, in the order in which they need one another.
-OF_MODEL = ("train", "evaluate", "test")
+OF_MODEL = ("train", "evaluate", "test", "export")
 
 
 def stages_of(*models: str) -> list[str]:

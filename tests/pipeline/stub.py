@@ -20,19 +20,36 @@ WRITES = {
     "train": ["weights", "history"],
     "evaluate": ["metrics", "confusion", "recalls", "record"],
     "test": ["metrics", "record"],
-    "report": ["comparison", "results", "numbers", "selected", "looks-table", "curve", "confusion", "pictures"],
+    "export": ["exported", "facts"],
+    "report": [
+        "comparison",
+        "results",
+        "numbers",
+        "selected",
+        "robust-table",
+        "robust-numbers",
+        "looks-table",
+        "cards",
+        "curve",
+        "confusion",
+        "pictures",
+        "vectors",
+    ],
 }
 SECTIONS = {
     "split": ["split"],
     "train": ["train"],
     "evaluate": ["evaluate"],
     "test": ["evaluate", "train", "split"],
+    "export": ["evaluate", "train", "split"],
     "report": ["model", "models"],
 }
 FILES = {
     "raw": ["MNIST/raw/file"],
     "splits": ["train.safetensors", "val.safetensors", "test.safetensors", "statistics.json"],
     "pictures": ["accuracy.png"],
+    "vectors": ["accuracy.svg"],
+    "cards": ["model_1.md"],
 }
 # The keys of the figures that each of the two stages records.
 TESTED = ("test_accuracy", "test_loss", "meets_accuracy_target", "meets_epochs_target", "meets_parameters_target")
@@ -58,7 +75,7 @@ def main() -> None:
     followed: list[Any] = [params[section] for section in SECTIONS.get(stage, [])]
     if "model" in options:
         recipe = params["models"][options["model"]]
-        followed.append(recipe if stage in ("train", "test") else [recipe["epochs"], recipe["deskew"], recipe["tta"]])
+        followed.append(recipe if stage != "evaluate" else [recipe["epochs"], recipe["deskew"], recipe["tta"]])
     digest = hashlib.sha256(json.dumps([stage, options.get("model"), followed]).encode())
     for name, value in options.items():
         if name not in (*WRITES[stage], "params", "model"):
@@ -100,7 +117,7 @@ def content(name: str, digest: str, options: dict[str, str], params: dict[str, A
             header = ["model", *next(iter(rows.values())), *extra]
             lines = [[key, *row.values(), *extra.values()] for key, row in rows.items()]
             return "".join(",".join(map(str, line)) + "\n" for line in [header, *lines]).encode()
-        case "comparison" | "results" | "looks-table":
+        case "comparison" | "results" | "looks-table" | "robust-table":
             return "".join(f"| **{key}** | {digest} |\n" for key in params["models"]).encode()
         case "pictures":
             return PNG

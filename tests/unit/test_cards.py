@@ -11,12 +11,11 @@ from tests.helpers import ROOT
 from tests.results import ROBUSTNESS, model_result
 
 PARAMS = load(ROOT / "params.yaml")
-EXPORTED = {"opset": 18, "bytes": 34_567, "images": 10_000}
 
 
 @pytest.mark.parametrize("name", PARAMS.models)
 def test_a_card_is_whole_and_tells_what_was_measured(name: str) -> None:
-    text = card(model_result(name, test_errors=61), PARAMS, "a | b", EXPORTED)
+    text = card(model_result(name, test_errors=61), PARAMS, "a | b")
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
     assert not re.search(r"<p>[^<]*\|[^<]*\|", html), "a table that is none"
     assert f"<h1>{name}</h1>" in html and f'load_model(&quot;{name}&quot;)' in html
@@ -26,12 +25,12 @@ def test_a_card_is_whole_and_tells_what_was_measured(name: str) -> None:
 
 
 def test_a_card_names_what_harms_and_what_does_not() -> None:
-    text = card(model_result(test_errors=100), PARAMS, None, EXPORTED)
+    text = card(model_result(test_errors=100), PARAMS, None)
     harmless, harmful = (set(found.split(", ")) for found in re.findall(r"by: ([^.]*(?:\.\d[^.]*)*)\.", text)[-2:])
     assert harmless and harmful and not harmless & harmful
     assert len(harmless | harmful) < len(ROBUSTNESS)
 
 
 def test_without_a_look_a_card_shows_no_test_figure() -> None:
-    text = card(model_result(test_errors=None), PARAMS, None, EXPORTED)
+    text = card(model_result(test_errors=None), PARAMS, None)
     assert "Test accuracy" not in text and "Corruption" not in text and "meets all" not in text

@@ -1,9 +1,11 @@
 """How a stage or a tool is called, and how it ends when something is wrong."""
 
+import ast
 import importlib
 import inspect
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -67,11 +69,50 @@ def test_a_wrong_call_is_refused_by_the_options_name(
     assert named in fault
 
 
-def test_help_says_what_the_stage_does(call: Callable[..., object], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_says_what_the_stage_and_each_option_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def main(source: Path, count: int) -> None:
+        """Count what is in a file.
+
+        Not what is in ``folders``.
+
+        Args:
+            source: the file, of which
+                100 % is read.
+            count: how often.
+
+        Raises:
+            InputError: of no interest here.
+        """
+
+    monkeypatch.setattr(sys, "argv", ["stage", "--help"])
     with pytest.raises(SystemExit) as ended:
-        call("--help")
+        cli.run(main)
     assert not ended.value.code
-    assert "Count what is in a file." in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"usage: python -m {__name__} " in said
+    for part in ("Count what is in a file.", "Not what is in 'folders'.", "the file, of which 100 % is read."):
+        assert said.count(part) == 1
+    assert re.search(r"--source PATH the file.*--count NUMBER how often", said)
+    assert "InputError" not in said and "Args" not in said
+
+
+COMMANDS = [
+    file.relative_to(ROOT).as_posix()
+    for folder in ("stages", "tools", "benchmark")
+    for file in sorted((ROOT / folder).rglob("*.py"))
+    if "\ndef main(" in file.read_text()
+]
+
+
+@pytest.mark.parametrize("file", COMMANDS)
+def test_every_command_explains_itself_and_each_of_its_options(file: str) -> None:
+    [main] = [node for node in ast.parse((ROOT / file).read_text()).body if getattr(node, "name", "") == "main"]
+    assert isinstance(main, ast.FunctionDef)
+    summary, _, arguments = cli.explained(ast.get_docstring(main) or "")
+    assert summary
+    assert list(arguments) == [argument.arg for argument in main.args.args]
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,7 @@ def test_the_comparison_has_a_row_a_model_with_the_reference_figures_in_brackets
         "<strong>Test: 99.00 %</strong> (98.80)",
         "95 % interval: 98.79 to 99.18",
         "Epochs: 15",
+        "ONNX file: 35 kB",
         "Receptive field: 20 px",
     ]
     for model, previous, row in ((first, None, rows[0]), (second, first, rows[1])):
@@ -228,7 +229,7 @@ def test_the_comparison_as_numbers() -> None:
     metrics = models[0].metrics.as_dict()
     added = ["test_accuracy", "test_loss", "test_accuracy_low", "test_accuracy_high"]
     references = ["reference_train_accuracy", "reference_test_accuracy"]
-    assert list(table) == ["model", *metrics, *added, *TARGET_KEYS, "receptive_field_px", *references]
+    assert list(table) == ["model", *metrics, *added, *TARGET_KEYS, "onnx_bytes", "receptive_field_px", *references]
     first, second = table.to_dict("records")
     assert {key: first[key] for key in metrics} == metrics
     assert [first[key] for key in added] == [99.0, 0.02, 98.7853, 99.1771]

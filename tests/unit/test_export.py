@@ -128,7 +128,7 @@ def test_an_agreement_counts_other_classes_and_rounds_the_difference_up() -> Non
 
 @pytest.fixture
 def run_stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], dict[str, Any]]:
-    """Runs the stage on a few images and fresh weights; returns what it wrote into its metrics."""
+    """Runs the stage on a few images and fresh weights; returns what it wrote of the file."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     monkeypatch.setattr("mnist_cnn.engine.device.keep_freed_memory", lambda: None)
     save_images(tmp_path / "test.safetensors", Images(PIXELS, torch.arange(len(PIXELS)) % 10))
@@ -138,9 +138,9 @@ def run_stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], d
     write_sealed(tmp_path / "record", {"metrics": {"parameters": 7918, "val_accuracy": 99.4}})
 
     def ran() -> dict[str, Any]:
-        files = {name: tmp_path / name for name in ("weights", "record", "exported", "metrics")}
+        files = {name: tmp_path / name for name in ("weights", "record", "exported", "facts")}
         stage.main(ROOT / "params.yaml", "model_6", tmp_path, **files)
-        numbers: dict[str, Any] = json.loads((tmp_path / "metrics").read_text())
+        numbers: dict[str, Any] = json.loads((tmp_path / "facts").read_text())
         return numbers
 
     return ran
@@ -165,4 +165,4 @@ def test_a_file_that_gives_another_class_fails_the_stage_in_a_line_and_is_not_wr
     monkeypatch.setattr(stage, "probabilities", lambda _, pixels, size: torch.eye(10)[torch.arange(len(pixels)) % 10])
     with pytest.raises(InputError, match=f"^model_6: [^\n]* of {len(PIXELS)} images [^\n]*$"):
         run_stage()
-    assert not (tmp_path / "exported").exists() and not (tmp_path / "metrics").exists()
+    assert not (tmp_path / "exported").exists() and not (tmp_path / "facts").exists()

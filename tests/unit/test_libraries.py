@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mnist_cnn.common.errors import InputError
-from mnist_cnn.common.libraries import COMPUTING, DRAWING, check_installed, pins
+from mnist_cnn.common.libraries import COMPUTING, DRAWING, EXPORTING, check_installed, pins
 from tests.helpers import ROOT
 
 FILE = ROOT / "requirements.txt"
@@ -40,6 +40,6 @@ def test_other_versions_than_the_pinned_are_refused_and_what_is_not_for_here_is_
     file.write_text("numpy==1.0\n")
     with pytest.raises(InputError, match=f"^numpy {numpy} .*==1.0"):
         check_installed(file)
-    for name in (COMPUTING, DRAWING):
+    for name in (COMPUTING, DRAWING, EXPORTING):
         file.write_text(pins(FILE, name))
         check_installed(file)

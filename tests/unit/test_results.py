@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.files import write_text
 from mnist_cnn.common.sealed import write_sealed
 from mnist_cnn.data.images import save_images
 from mnist_cnn.engine.checkpoint import save_weights
@@ -28,6 +29,7 @@ RECORD: dict[str, Any] = {
     "confusion": [[1]],
     "misclassified": [],
 }
+EXPORTED: dict[str, Any] = {"opset": 18, "bytes": 1, "images": 2, "different": 0, "largest_difference": 0.0}
 TESTED: dict[str, Any] = {"tested": {"images": 10_000, "correct": 9_900, "loss": 0.02, "robustness": {"blur": 98.0}}}
 
 
@@ -55,9 +57,11 @@ def test_what_the_stages_write_is_what_the_report_reads(tmp_path: Path, monkeypa
         record=tmp_path / "model_1.json",
     )
     write_sealed(tmp_path / "test/model_1.json", TESTED)
-    model = load_result("model_1", tmp_path, tmp_path / "test", tmp_path)
+    write_text(tmp_path / "export/model_1.json", json.dumps(EXPORTED))
+    model = load_result("model_1", tmp_path, tmp_path / "test", tmp_path / "export", tmp_path)
     assert model.name == "model_1"
     assert model.metrics.compared() == json.loads((tmp_path / "metrics.json").read_text())
+    assert model.exported._asdict() == EXPORTED
     assert model.test is not None and model.test._asdict() == TESTED["tested"]
     pairs = pd.read_csv(tmp_path / "confusion.csv")
     assert list(pairs) == ["actual", "predicted", "count"]
@@ -69,6 +73,17 @@ def test_what_the_stages_write_is_what_the_report_reads(tmp_path: Path, monkeypa
     assert model.history.to_csv(index=False).encode() == HISTORY
     assert tuple(model.history) == Epoch._fields
     comparison_markdown([model], load(ROOT / "params.yaml").targets, {})
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", json.dumps({"bytes": 1})])
+def test_what_is_known_of_an_onnx_file_is_whole_or_refused(tmp_path: Path, content: str | None) -> None:
+    write_sealed(tmp_path / "model_1.json", RECORD)
+    write_sealed(tmp_path / "test/model_1.json", TESTED)
+    (tmp_path / "model_1.csv").write_bytes(HISTORY)
+    if content is not None:
+        write_text(tmp_path / "export/model_1.json", content)
+    with pytest.raises(InputError, match="export.*dvc repro"):
+        load_result("model_1", tmp_path, tmp_path / "test", tmp_path / "export", tmp_path)
 
 
 def without(record: dict[str, Any], key: str) -> dict[str, Any]:
@@ -99,13 +114,14 @@ def test_a_missing_or_damaged_result_is_refused_in_a_line_that_names_the_file(
     tmp_path: Path, record: dict[str, Any] | None, tested: dict[str, Any] | None, history: bytes | None
 ) -> None:
     files = tmp_path / "evaluation/model_1.json", tmp_path / "test/model_1.json", tmp_path / "model_1.csv"
+    write_text(tmp_path / "export/model_1.json", json.dumps(EXPORTED))
     for file, content in zip(files, (record, tested), strict=False):
         if content is not None:
             write_sealed(file, content)
     if history is not None:
         files[2].write_bytes(history)
     with pytest.raises(InputError) as error:
-        load_result("model_1", files[0].parent, files[1].parent, tmp_path)
+        load_result("model_1", files[0].parent, files[1].parent, tmp_path / "export", tmp_path)
     message = str(error.value)
     damaged = files[0] if record is not RECORD else files[1] if tested is not TESTED else files[2]
     assert str(damaged) in message and "dvc repro" in message

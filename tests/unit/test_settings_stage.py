@@ -40,7 +40,7 @@ def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Git:
 
 def check() -> None:
     """Run the stage in the folder."""
-    written = (Path(".git", name) for name in ("checked", "computing", "drawing"))
+    written = (Path(".git", name) for name in ("checked", "computing", "drawing", "exporting"))
     settings.main(Path("params.yaml"), ROOT / "story.yaml", ROOT / "requirements.txt", *written)
 
 

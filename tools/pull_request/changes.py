@@ -34,6 +34,18 @@ def main(
 
     ``repro`` tells how 'make repro' ended just before: success, failure, or none where it did not run and the report
     is on what is in the folder. ``experiment`` is the name of an experiment with ``settings``, or empty.
+
+    Args:
+        base: a branch or a commit.
+        repro: how 'make repro' ended just before: success, failure, or none.
+        experiment: an experiment's name, or empty.
+        settings: the experiment's settings, as they were typed.
+        params: the settings.
+        numbers: the comparison as CSV.
+        selected: the selected model's metrics.
+        table: the comparison with its analysis, Markdown.
+        lock: DVC's lock file.
+        pictures: the folder of figures.
     """
     head, parted, run = _git("rev-parse", "HEAD"), _git("merge-base", base, "HEAD"), _Run.now()
     files = (params, numbers, selected, table)

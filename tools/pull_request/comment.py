@@ -19,6 +19,11 @@ def main(report: Path, topic: str, out: Path) -> None:
     """Write the report as a comment: made harmless, cut to what GitHub takes, under the marker of its topic.
 
     The environment's RUN_URL is the page of the run that has made the report.
+
+    Args:
+        report: the report, Markdown.
+        topic: what the comment is about; one is kept for each.
+        out: written: the comment.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w. ]*(-[\w. ]+)*", topic):
         raise InputError(f"topic: {topic!r} is not allowed: letters, digits, '_', '.', spaces, single '-'")

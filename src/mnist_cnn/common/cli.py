@@ -2,12 +2,17 @@
 
 import inspect
 import os
+import re
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
+from pathlib import Path
 
 from mnist_cnn.common import process
 from mnist_cnn.common.errors import InputError
+
+# What an option takes, as its help names it.
+_KINDS = {Path: "PATH", str: "TEXT", int: "NUMBER", float: "NUMBER"}
 
 
 def run(main: Callable[..., None]) -> None:
@@ -17,11 +22,7 @@ def run(main: Callable[..., None]) -> None:
     with its message, an error of files with the file and the system's words.
     """
     process.start()
-    spec = sys.modules[main.__module__].__spec__
-    name = (spec.name if spec else main.__module__).removesuffix(".__main__")
-    parser = ArgumentParser(prog=f"python -m {name}", description=main.__doc__, allow_abbrev=False)
-    for name, parameter in inspect.signature(main, eval_str=True).parameters.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=parameter.annotation, required=True)
+    parser = _parser(main)
     try:
         main(**vars(parser.parse_args()))
         sys.stdout.flush()
@@ -35,6 +36,33 @@ def run(main: Callable[..., None]) -> None:
         sys.exit(f"error: {_told(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _parser(main: Callable[..., None]) -> ArgumentParser:
+    """The command line of ``main``, which explains itself by the docstring."""
+    spec = sys.modules[main.__module__].__spec__
+    name = (spec.name if spec else main.__module__).removesuffix(".__main__")
+    summary, details, arguments = explained(inspect.getdoc(main) or "")
+    parser = ArgumentParser(f"python -m {name}", description=summary, epilog=details, allow_abbrev=False)
+    for name, parameter in inspect.signature(main, eval_str=True).parameters.items():
+        kind, told = parameter.annotation, arguments.get(name, "").replace("%", "%%")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, required=True, metavar=_KINDS.get(kind), help=told
+        )
+    return parser
+
+
+def explained(docstring: str) -> tuple[str, str, dict[str, str]]:
+    """A docstring's first paragraph, its others, and what its section ``Args`` says of each argument; no markup.
+
+    Args:
+        docstring: in Google's style, without the indentation that it has in a file.
+    """
+    text, *sections = re.split(r"^(?=[A-Z]\w+:$)", docstring.replace("``", "'"), flags=re.MULTILINE)
+    summary, _, details = text.partition("\n\n")
+    listed = "".join(section for section in sections if section.startswith("Args:"))
+    arguments = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", listed, re.MULTILINE)
+    return summary, details, {name: " ".join(words.split()) for name, words in arguments}
 
 
 def _told(error: OSError) -> str:

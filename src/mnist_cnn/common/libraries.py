@@ -13,6 +13,8 @@ from mnist_cnn.common.errors import InputError
 COMPUTING = ("numpy", "pandas", "safetensors", "torch", "ziglang")
 # What tables and figures follow from beside.
 DRAWING = ("matplotlib", "pillow", "scipy")
+# What exported files follow from beside.
+EXPORTING = ("onnx", "onnx-ir", "onnxruntime", "onnxscript", "protobuf")
 
 
 def pins(requirements: Path, packages: Collection[str]) -> str:

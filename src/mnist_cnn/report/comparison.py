@@ -164,6 +164,7 @@ def _results(model: ModelResult, entry: StoryEntry | None) -> list[str]:
         beside(tested, percent(entry.reference_test_accuracy if entry else None)),
         *([f"95 % interval: {_interval(test)}"] if test else []),
         f"Epochs: {metrics.epochs}",
+        f"ONNX file: {model.exported.bytes / 1000:,.0f} kB",
         f"Receptive field: {_UNKNOWN if model.receptive_field_px is None else f'{model.receptive_field_px} px'}",
     ]
 
@@ -188,6 +189,7 @@ def comparison_table(models: list[ModelResult], targets: Targets, story: Story) 
                 "test_accuracy_low": None if low is None else round(low, 4),
                 "test_accuracy_high": None if high is None else round(high, 4),
                 **targets_met(model.metrics, test, targets),
+                "onnx_bytes": model.exported.bytes,
                 "receptive_field_px": model.receptive_field_px,
                 "reference_train_accuracy": entry.reference_train_accuracy if entry else None,
                 "reference_test_accuracy": entry.reference_test_accuracy if entry else None,

@@ -1,5 +1,6 @@
 """What the stages before have left of each model."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,16 +16,27 @@ from mnist_cnn.evaluation.metrics import Metrics, OnTestSet
 HISTORY = ("epoch", "learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
+class Exported(NamedTuple):
+    """A model's ONNX file, and how far it agrees with the model, as the stage ``export`` tells of it."""
+
+    opset: int
+    bytes: int
+    images: int
+    different: int
+    largest_difference: float
+
+
 class ModelResult(NamedTuple):
     """All that the report knows of one model.
 
-    ``test`` is None where no look at the test set is declared. ``confusion`` counts validation images, a row a true
+    ``test`` is None where no look at the test set is declared; ``exported`` is about its ONNX file. ``confusion`` counts validation images, a row a true
     digit; ``history`` has a row an epoch, with the fields of ``training.fit.Epoch`` as columns.
     """
 
     name: str
     metrics: Metrics
     test: OnTestSet | None
+    exported: Exported
     receptive_field_px: int | None
     confusion: list[list[int]]
     misclassified: list[Misclassified]
@@ -44,15 +56,17 @@ class ModelResult(NamedTuple):
         return round(self.metrics.train_accuracy - self.held_out[1], 4)
 
 
-def load_result(name: str, evaluations: Path, tests: Path, histories: Path) -> ModelResult:
+def load_result(name: str, evaluations: Path, tests: Path, exports: Path, histories: Path) -> ModelResult:
     """What the stages before have left of a model. Raises InputError when it is missing or damaged."""
     record, test, history = evaluations / f"{name}.json", tests / f"{name}.json", histories / f"{name}.csv"
+    exported = _load_exported(exports / f"{name}.json")
     kept, tested = read_sealed(record, "'dvc repro'"), read_sealed(test, "'dvc repro'")
     try:
         return ModelResult(
             name,
             Metrics(**kept["metrics"]),
             None if tested["tested"] is None else OnTestSet(**tested["tested"]),
+            exported,
             kept["receptive_field_px"],
             kept["confusion"],
             [Misclassified(**image) for image in kept["misclassified"]],
@@ -61,6 +75,15 @@ def load_result(name: str, evaluations: Path, tests: Path, histories: Path) -> M
     except (TypeError, KeyError) as error:
         fault = " ".join(str(error).split())
         raise InputError(f"{record} or {test}: is of another version ({fault}); 'dvc repro' restores it") from None
+
+
+def _load_exported(path: Path) -> Exported:
+    """Raises InputError when it is missing or damaged."""
+    try:
+        return Exported(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        fault = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read ({fault}); 'dvc repro' restores it") from None
 
 
 def _load_history(path: Path) -> pd.DataFrame:
