@@ -1,5 +1,6 @@
 """A trained network as the content of an ONNX file."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,12 +41,18 @@ def to_onnx(
     """
     whole = FromPixels(network, normalisation, deskewed=deskew, tta=tta)
     try:
-        program = _in_one_chunk(_traced(whole))
-        exported = torch.onnx.export(
-            program, (), dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], verbose=False
-        )
+        with warnings.catch_warnings():
+            # PyTorch warns of its own recurrent layers. Whether a file is right is found by running it.
+            warnings.simplefilter("ignore")
+            # Without writes to tensors, which those have; nothing else is taken apart.
+            program = _in_one_chunk(_traced(whole)).run_decompositions({})
+            exported = torch.onnx.export(
+                program, (), dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], verbose=False
+            )
     except Exception as error:  # whatever a network's own code may raise, or PyTorch about it
-        fault = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        # PyTorch wraps it in advice.
+        reason = error.__cause__ or error
+        fault = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
         raise InputError(f"{name}: PyTorch cannot export the network: {fault}") from None
     assert exported is not None
     model = exported.model_proto
