@@ -1,6 +1,6 @@
 """Test accuracy against parameters."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -74,11 +74,8 @@ def accuracy_against_parameters(models: list[ModelResult], targets: Targets, sto
             obstacles.append(_draw_reference(axes, model, model.reference))
         else:
             labels.append(mark_below(axes, model.x, "×", f"{model.reference:.2f}"))
-    # The legend leaves room for what is written at the lower edge too.
-    marks = [Obstacle(label.point, label.point, 8, 0) for label in labels if label.colour is None]
-    lines = _target_lines(axes, targets)
-    obstacles += _explain_markers(axes, shown, [*obstacles, *marks, *lines])
-    settle(axes, labels, [*obstacles, *lines])
+    _explain_markers(axes, shown)
+    settle(axes, labels, [*obstacles, *_target_lines(axes, targets)])
     return figure
 
 
@@ -185,8 +182,7 @@ def _draw_reference(axes: Axes, model: _Shown, accuracy: float) -> Obstacle:
     return Obstacle(point, point, 5, 10)
 
 
-def _explain_markers(axes: Axes, shown: list[_Shown], obstacles: list[Obstacle]) -> list[Obstacle]:
-    """A legend in a lower corner, or below the picture where both are taken; what it covers is returned."""
+def _explain_markers(axes: Axes, shown: list[_Shown]) -> None:
     handles: list[Any] = []
     names: list[str] = []
     for tested in (True, False):
@@ -202,17 +198,7 @@ def _explain_markers(axes: Axes, shown: list[_Shown], obstacles: list[Obstacle])
     if any(model.tested for model in shown):
         handles.append(axes.fill_between([], [], color=_MET, alpha=0.12, linewidth=0))
         names.append("both targets, on the test set")
-    corners: tuple[Literal["lower right", "lower left"], ...] = ("lower right", "lower left")
-    figure_of(axes).draw_without_rendering()
-    for corner in corners:
-        legend = axes.legend(handles, names, loc=corner)
-        box = legend.get_window_extent()
-        if not any(box.overlaps(obstacle.box(axes)) for obstacle in obstacles):
-            (left, bottom), (right, top) = axes.transData.inverted().transform(box)
-            return [Obstacle((left, bottom), (right, top), 0, 50)]
-        legend.remove()
     set_legend_below(figure_of(axes), handles, names)
-    return []
 
 
 def _target_lines(axes: Axes, targets: Targets) -> list[Obstacle]:
