@@ -33,13 +33,14 @@ def main(
     lock: Path,
     numbers: Path,
     pictures: Path,
+    models: str,
     images: int,
     epochs: int,
     at_least: float,
     jobs: int,
     keep: int,
 ) -> None:
-    """Run this folder's pipeline, as it is now, on few images for few epochs in another folder; print its table.
+    """Run this folder's pipeline, as it is now, in another folder on few images for few epochs; print its table.
 
     This folder stays as it is. The other one has all that Git lists or would add, but nothing that stages make. Ends
     with status 1 where the pipeline fails, runs a stage twice, or trains a model that learns nothing.
@@ -50,6 +51,7 @@ def main(
         lock: DVC's lock file.
         numbers: the table of the models that the pipeline writes.
         pictures: its folder of figures.
+        models: names, with spaces between them; empty for the first and the last of the settings.
         images: how many to train on, at most.
         epochs: how many epochs to train, at most.
         at_least: the validation accuracy, in percent, that tells a model that learns.
@@ -58,10 +60,10 @@ def main(
     """
     interrupted_by_signals()
     begun = time.monotonic()
-    load(params)  # what is wrong there is told at once
+    chosen = chosen_models(models, load(params))
     with scratch_folder(keep=bool(keep)) as scratch:
         copy_inputs(Path(), scratch)
-        scale_down(scratch / params, images, epochs)
+        scale_down(scratch / params, chosen, images, epochs)
         environment = own_environment(scratch, raw)
         _run(scratch, environment, sys.executable, "-m", "tools.repro", f"--jobs={jobs}", f"--lock={lock}")
         again = _run(scratch, environment, "dvc", "repro", stdout=subprocess.PIPE)
@@ -80,14 +82,18 @@ def scratch_folder(*, keep: bool) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="mnist-quick-"))
     try:
         yield folder
+    except KeyboardInterrupt:
+        print("interrupted: the trial is given up", file=sys.stderr)
+        raise
     finally:
         if keep:
             print(f"Kept: {folder}", flush=True)
         else:
             # An impatient second Ctrl-C would leave half of it.
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
             shutil.rmtree(folder)
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def copy_inputs(root: Path, folder: Path) -> None:
@@ -118,21 +124,32 @@ def copy_repository(root: Path, folder: Path, wanted: Callable[[str], bool]) -> 
             shutil.copy(root / name, folder / name)
 
 
-def scale_down(params: Path, images: int, epochs: int) -> None:
-    """Have the settings in a file train on no more than so many images, and for no more than so many epochs."""
+def chosen_models(models: str, settings: Params) -> list[str]:
+    """The named models; by default the first and the last, of which one is plain and the other has all there is.
+
+    A new model is the last. Raises InputError where a name is unknown.
+    """
+    for name in models.split():
+        settings.recipe(name)
+    return list(dict.fromkeys(models.split() or [next(iter(settings.models)), next(reversed(settings.models))]))
+
+
+def scale_down(params: Path, models: list[str], images: int, epochs: int) -> None:
+    """Have the settings in a file train these models alone, on so many images for so many epochs, at most."""
     with modify_yaml(str(params)) as settings:
         settings["split"]["train"] = min(settings["split"]["train"], images)
+        settings["models"] = {name: settings["models"][name] for name in models}
+        if settings["model"] not in models:
+            settings["model"] = models[-1]
         for recipe in settings["models"].values():
             recipe["epochs"] = min(recipe["epochs"], epochs)
 
 
 def heading(settings: Params, seconds: float) -> str:
     """What the table is of, so that nobody takes it for results."""
-    epochs = max(recipe.epochs for recipe in settings.models.values())
-    return (
-        f"TRIAL: {settings.split.train:,} images, {epochs} epoch{'s' * (epochs > 1)}, {seconds:.0f} seconds. "
-        "All stages work together; these figures mean nothing."
-    )
+    models, epochs = ", ".join(settings.models), max(recipe.epochs for recipe in settings.models.values())
+    scale = f"{settings.split.train:,} images, {epochs} epoch{'s' * (epochs > 1)}, {seconds:.0f} seconds"
+    return f"TRIAL: {models}; {scale}. All stages work together; these figures mean nothing."
 
 
 def own_environment(scratch: Path, raw: Path) -> dict[str, str]:
@@ -140,12 +157,14 @@ def own_environment(scratch: Path, raw: Path) -> dict[str, str]:
 
     MNIST is taken from ``raw``, if its files are whole, and the compiled kernels from this environment.
     """
-    cache, sites = scratch / ".dvc/tmp/mnist_cnn", scratch / ".dvc/tmp/site"
+    temporary = scratch / ".dvc/tmp"
+    cache = temporary / "mnist_cnn"
     cache.mkdir(parents=True)
     for library in cache_folder().glob("kernels-*"):
         shutil.copy(library, cache)
     mirror = {"MNIST_MIRROR": raw_folder(raw).resolve().as_uri()} if all(is_intact(raw, n) for n in RAW_FILES) else {}
-    return mirror | os.environ | {"MNIST_CNN_CACHE": str(cache), "DVC_SITE_CACHE_DIR": str(sites)}
+    own = {"TMPDIR": temporary, "MNIST_CNN_CACHE": cache, "DVC_SITE_CACHE_DIR": temporary / "site"}
+    return mirror | os.environ | {name: str(folder) for name, folder in own.items()}
 
 
 def check_learned(numbers: Path, at_least: float) -> None:

@@ -13,7 +13,7 @@ from mnist_cnn.common.errors import InputError
 from mnist_cnn.settings.params import load
 from tests.helpers import ROOT
 from tools import repro
-from tools.quick import check_learned, copy_repository, scale_down, scratch_folder
+from tools.quick import check_learned, chosen_models, copy_repository, scale_down, scratch_folder
 
 # ---- make help
 
@@ -43,17 +43,29 @@ def test_make_lists_its_targets_with_their_time_where_nothing_is_installed(
 # ---- quick
 
 
-def test_settings_are_scaled_down_and_never_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("named", "chosen"), [("", ["model_1", "model_7"]), ("model_3  model_2", ["model_3", "model_2"])]
+)
+def test_settings_are_scaled_down_and_never_up(tmp_path: Path, named: str, chosen: list[str]) -> None:
     params = tmp_path / "params.yaml"
     shutil.copy(ROOT / "params.yaml", params)
     before = load(params)
-    scale_down(params, images=before.split.train + 1, epochs=max(r.epochs for r in before.models.values()) + 1)
+    most = max(recipe.epochs for recipe in before.models.values())
+    scale_down(params, list(before.models), images=before.split.train + 1, epochs=most + 1)
     assert load(params) == before
-    scale_down(params, images=1000, epochs=2)
+    assert chosen_models(named, before) == chosen
+    scale_down(params, chosen, images=1000, epochs=2)
     after = load(params)
     assert after.split == before.split.model_copy(update={"train": 1000})
-    assert after.models == {name: r.model_copy(update={"epochs": 2}) for name, r in before.models.items()}
-    assert before.model_dump(exclude={"split", "models"}) == after.model_dump(exclude={"split", "models"})
+    assert after.models == {name: before.models[name].model_copy(update={"epochs": 2}) for name in chosen}
+    assert after.model in chosen
+    changed = {"split", "models", "model"}
+    assert before.model_dump(exclude=changed) == after.model_dump(exclude=changed)
+
+
+def test_an_unknown_model_is_refused_with_what_is_allowed() -> None:
+    with pytest.raises(InputError, match="'model_9'.*model_1, model_2"):
+        chosen_models("model_1 model_9", load(ROOT / "params.yaml"))
 
 
 def test_what_git_lists_or_would_add_is_copied_as_it_is_now(tmp_path: Path) -> None:
