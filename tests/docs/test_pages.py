@@ -18,6 +18,7 @@ PAGES |= {name: (ROOT / name).read_text() for name in ("CONTRIBUTING.md", "CHANG
 README = PAGES["README.md"]
 GENERATED = {
     "README.md": ["metrics/study/headline.md", "metrics/results.md", "metrics/benchmark_headline.md"],
+    "docs/protocol.md": ["metrics/looks.md"],
     "docs/speed.md": ["metrics/benchmark.md"],
     "docs/study.md": ["metrics/study/study.md"],
 }
@@ -97,8 +98,8 @@ def test_the_pages_promise_the_places_that_set_up_allows() -> None:
     assert sorted(row[1] for row in rows if row[2] == pythons) == sorted(machines)
 
 
-def test_the_first_commands_are_the_two_that_set_everything_up() -> None:
-    assert blocks(README)[:2] == ["make repro", "make test"]
+def test_the_first_commands_set_everything_up() -> None:
+    assert {"make repro", "make test"} <= set(blocks(README)[:4])
 
 
 def test_the_committed_results_are_those_of_the_committed_code() -> None:
@@ -112,11 +113,12 @@ def test_the_results_were_made_on_all_of_mnist() -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     assert (params["split"]["train"], params["split"]["val"]) == (55_000, 5_000)
     for name in [f"model_{number}" for number in range(1, 8)]:
-        assert json.loads((ROOT / f"metrics/{name}.json").read_text())["epochs"] == 15
+        history = (ROOT / f"plots/history/{name}.csv").read_text().splitlines()
+        assert len(history) == 1 + params["models"][name]["epochs"] == 16
 
 
 @pytest.mark.parametrize("model", [name for name, entry in STORY.items() if entry["reference_test_accuracy"]])
 def test_every_model_is_at_or_above_its_reference(model: str) -> None:
     # The reference of model_5 is one lucky epoch; the target is what it has to reach.
     reference = min(99.4, STORY[model]["reference_test_accuracy"])
-    assert json.loads((ROOT / f"metrics/{model}.json").read_text())["test_accuracy"] >= reference
+    assert json.loads((ROOT / f"metrics/test/{model}.json").read_text())["test_accuracy"] >= reference

@@ -1,7 +1,9 @@
 """Random changes of images: within their bounds, and independent from image to image."""
 
+import inspect
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Generator, Tensor
 from mnist_cnn.data.augmentation import augment, transform
 from mnist_cnn.data.deskew import deskew
 from mnist_cnn.data.images import Images, intensities, save_images
+from mnist_cnn.engine.predictor import TTA_VIEWS
 from mnist_cnn.settings.params import Augmentation, load
 from stages import report
 from tests.helpers import AUGMENTATION, NO_AUGMENTATION, RECIPE, ROOT, bar, noise
@@ -164,21 +167,24 @@ def test_the_report_shows_the_first_digits_as_the_selected_model_is_trained_on_t
 ) -> None:
     settings = load(ROOT / "params.yaml")
     recipe, count = settings.models[settings.model], settings.report.augmented_digits
-    shown: list[tuple[Tensor, list[Tensor]]] = []
+    shown: list[tuple[Any, ...]] = []
     for name in ("accuracy_curves", "loss_curves", "accuracy_against_parameters", "confusion_matrix"):
         monkeypatch.setattr(report, name, lambda *_: None)
     for name in ("misclassified_digits", "save"):
         monkeypatch.setattr(report, name, lambda *_: None)
     monkeypatch.setattr(report, "load_result", lambda name, *_: model_result(name))
-    monkeypatch.setattr(report, "augmented_digits", lambda written, rows, *_: shown.append((written, rows)))
+    monkeypatch.setattr(report, "augmented_digits", lambda _, recipe, *rows: shown.append(rows))
     images = Images(torch.cat([bar(0.1 * index - 0.5) for index in range(12)]), torch.arange(12) % 10)
     save_images(tmp_path / "train.safetensors", images)
-    outputs = ("comparison", "results", "numbers", "selected", "curve", "confusion", "pictures")
-    report.main(
-        ROOT / "params.yaml", tmp_path, tmp_path, tmp_path / "train.safetensors", *(tmp_path / name for name in outputs)
-    )
+    given = {name: tmp_path for name in inspect.signature(report.main).parameters}
+    files = {"params": ROOT / "params.yaml", "story": ROOT / "story.yaml", "looks": ROOT / "looks.yaml"}
+    written_to = {
+        name: tmp_path / name for name in given if name not in (*files, "evaluations", "tests", "exports", "histories")
+    }
+    report.main(**given | files | written_to | {"train": tmp_path / "train.safetensors"})
     written = images.pixels[:count]
-    [(originals, rows)] = shown
-    assert recipe.deskew and torch.equal(originals, written)
+    [(originals, seen, rows, views)] = shown
+    assert recipe.deskew and torch.equal(originals, written) and torch.equal(seen, deskew(written))
+    assert recipe.tta and torch.equal(views[0], intensities(seen).squeeze(1)) and len(views) == len(TTA_VIEWS)
     expected = report.augmented_rows(deskew(written), recipe, settings.train.seed, len(rows))
     assert all(torch.equal(row, epoch) for row, epoch in zip(rows, expected, strict=True))

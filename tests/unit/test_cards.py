@@ -18,10 +18,10 @@ def test_a_card_is_whole_and_tells_what_was_measured(name: str) -> None:
     text = card(model_result(name, test_errors=61), PARAMS, "a | b")
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
     assert not re.search(r"<p>[^<]*\|[^<]*\|", html), "a table that is none"
-    assert f"<h1>{name}</h1>" in html and f'load_model(&quot;{name}&quot;)' in html
+    assert f"<h1>{name}</h1>" in html and f"load_model(&quot;{name}&quot;)" in html
     shown = ["99.39", "99.22 to 99.52", "35 kB", f"{PARAMS.models[name].max_lr}", "99.4 % accuracy"]
     assert all(text in html for text in shown)
-    assert html.count("<td style=\"text-align:right\">") >= 2 * len(ROBUSTNESS)
+    assert html.count('<td style="text-align:right">') >= 2 * len(ROBUSTNESS)
 
 
 def test_a_card_names_what_harms_and_what_does_not() -> None:

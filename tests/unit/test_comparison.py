@@ -22,6 +22,7 @@ from tests.results import Mistake, model_result
 
 TARGETS = Targets(test_accuracy=99.4, max_epochs=15, parameters_below=8000)
 
+
 def entry(target: str = "", parameters: str | None = None, accuracy: float | None = None) -> StoryEntry:
     return StoryEntry(
         target=target,

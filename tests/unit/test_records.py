@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.source import without_comments
 from mnist_cnn.study import records as module
 from mnist_cnn.study.plan import Trial
 from mnist_cnn.study.records import (
@@ -18,7 +19,6 @@ from mnist_cnn.study.records import (
     load_records,
     remove_other_records,
     save_record,
-    without_comments,
 )
 from tests.helpers import NATIVE, RECIPE
 

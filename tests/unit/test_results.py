@@ -12,9 +12,9 @@ from mnist_cnn.common.files import write_text
 from mnist_cnn.common.sealed import write_sealed
 from mnist_cnn.data.images import save_images
 from mnist_cnn.engine.checkpoint import save_weights
+from mnist_cnn.evaluation.metrics import OnTestSet
 from mnist_cnn.models import build
 from mnist_cnn.report.comparison import comparison_markdown
-from mnist_cnn.evaluation.metrics import OnTestSet
 from mnist_cnn.report.results import load_result
 from mnist_cnn.settings.params import load
 from mnist_cnn.training.fit import Epoch

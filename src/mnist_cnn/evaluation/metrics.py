@@ -62,8 +62,8 @@ class Metrics:
 class OnTestSet(NamedTuple):
     """What the stage ``test`` measures of a model, on the test set.
 
-    ``loss`` is the mean cross-entropy in nats, rounded to 6 decimals; ``robustness`` has the accuracy in percent, by the
-    names of ``evaluation.corruptions``, on the images as each corruption leaves them.
+    ``loss`` is the mean cross-entropy in nats, rounded to 6 decimals; ``robustness`` has the accuracy in percent on the
+    images as each corruption leaves them, by the names of ``evaluation.corruptions``.
     """
 
     images: int

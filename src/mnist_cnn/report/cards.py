@@ -60,7 +60,7 @@ gives them. All that the model needs is in it: normalisation, deskewing, test-ti
 
 
 def _meant_for() -> str:
-    return """- For learning, for comparisons of small networks, and for single handwritten digits that look like MNIST's.
+    return """- For learning, for comparing small networks, and for single handwritten digits that look like MNIST's.
 - Not where a wrong digit does harm: cheques, prescriptions, exams.
 - Not for letters, for several digits at once, or for pictures of other things: it knows ten classes and no "none of
   them", and names one of the ten with some confidence whatever it sees."""

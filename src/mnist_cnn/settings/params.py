@@ -96,8 +96,8 @@ class Targets(Section):
 class Report(Section):
     """What the report shows beside the measurements."""
 
-    misclassified_shown: Count
-    augmented_digits: Count
+    misclassified_shown: Annotated[int, Field(ge=1, le=1000)]
+    augmented_digits: Annotated[int, Field(ge=1, le=40)]
 
 
 class Params(Section):

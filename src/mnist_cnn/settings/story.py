@@ -35,5 +35,5 @@ class _File(Section):
 
 
 def load_story(path: Path) -> Story:
-    """The entries of a YAML file by the models' names. Raises InputError, one line a fault, as ``load_section`` does."""
+    """The entries of a YAML file by the models' names. Raises InputError as ``load_section`` does."""
     return load_section(_File, path).models
