@@ -29,9 +29,9 @@ class Exported(NamedTuple):
 class ModelResult(NamedTuple):
     """All that the report knows of one model.
 
-    ``test`` is None where no look at the test set is declared; ``exported`` is about its ONNX file. ``confusion`` counts
-    validation images, a row a true digit; ``history`` has a row an epoch, with the fields of ``training.fit.Epoch`` as
-    columns.
+    ``test`` is None where no look at the test set is declared; ``exported`` is about its ONNX file; ``confusion``
+    counts validation images, a row a true digit; ``history`` has a row an epoch, with the fields of
+    ``training.fit.Epoch`` as columns.
     """
 
     name: str
