@@ -25,10 +25,11 @@ help: ## seconds | this list
 
 setup: .venv/ready .dvc/page.offline.html ## 2 to 4 min, 7 GB | the environment, in .venv (CPU=1: without CUDA's libraries)
 
-# Its settings are scaled down, and it takes MNIST from data/raw where that is whole.
-quick: .venv/ready ## 1 min, 0.3 GB | the whole pipeline at a small scale, as a trial in another folder (KEEP=1 keeps it)
+# It takes MNIST from data/raw where that is whole.
+quick: .venv/ready ## 1 min, 0.3 GB | the whole pipeline at a small scale in another folder (MODELS="model_1 model_7", KEEP=1)
 	@python -m tools.quick --params params.yaml --raw data/raw --lock dvc.lock --numbers metrics/comparison.csv \
-	    --pictures plots/pictures --images 25600 --epochs 1 --at-least 80 --jobs $(JOBS) --keep "$${KEEP:-0}"
+	    --pictures plots/pictures --models="$$MODELS" --images 25600 --epochs 1 --at-least 80 --jobs $(JOBS) \
+	    --keep "$${KEEP:-0}"
 
 repro: setup ## 8 min, 0.3 GB | the pipeline, what has changed of it (JOBS=1: one model at a time)
 	@python -m tools.repro --jobs $(JOBS) --lock dvc.lock

@@ -29,7 +29,7 @@ def main(numbers: Path, pictures: Path) -> None:
     """
     try:
         table = pd.read_csv(numbers)
-        met, shown = table[list(TARGETS)].fillna(False).astype(bool).sum(axis=1), table[list(_COLUMNS)]
+        met, shown = table[list(TARGETS)].eq(True).sum(axis=1), table[list(_COLUMNS)]
     except (ValueError, KeyError) as error:
         fault = " ".join(str(error).split())
         raise InputError(f"{numbers}: cannot be read ({fault}); 'dvc repro' restores it") from None

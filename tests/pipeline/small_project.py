@@ -3,18 +3,18 @@
 import contextlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.helpers import ROOT
 from tests.pipeline.dvc_forks import dvc_forks
+from tools import quick
 
 # Those of the project whose stages are real, and of the one whose stages compute nothing.
 MODELS = ("model_1", "model_5")
@@ -26,6 +26,8 @@ STUDY = {
 }
 
 
+# Copies this repository's files, as they are now, of those names that are wanted.
+copy_repository = partial(quick.copy_repository, ROOT)
 # The stages of a model, in the order in which they need one another.
 OF_MODEL = ("train", "evaluate", "test", "export")
 
@@ -95,18 +97,6 @@ class Project:
     def commit(self) -> None:
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "--message", "state")
-
-
-def copy_repository(folder: Path, wanted: Callable[[str], bool]) -> None:
-    """Copy this repository's files, as they are now, of those names that are wanted."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode:
-        pytest.fail(f"{ROOT} is not in Git, which lists what to copy; 'git init' puts it there", pytrace=False)
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file() and wanted(name):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
 
 
 def stages_run(output: str) -> list[str]:

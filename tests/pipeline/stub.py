@@ -49,7 +49,7 @@ FILES = {
     "splits": ["train.safetensors", "val.safetensors", "test.safetensors", "statistics.json"],
     "pictures": ["accuracy.png"],
     "vectors": ["accuracy.svg"],
-    "cards": ["model_1.md"],
+    "cards": ["card.md"],
 }
 # The keys of the figures that each of the two stages records.
 TESTED = ("test_accuracy", "test_loss", "meets_accuracy_target", "meets_epochs_target", "meets_parameters_target")
