@@ -74,6 +74,14 @@ def vignette(shape: tuple[int, ...]) -> Levels:
     return 0.9 - 0.25 * (y**2 + x**2)
 
 
+def shadow(shape: tuple[int, ...], random: Random) -> Levels:
+    """Of something with a straight edge, a little unsharp, through the picture."""
+    y, x = np.meshgrid(*(np.arange(side) - side / 2 for side in shape), indexing="ij")
+    angle, place = random.uniform(0, 2 * np.pi), random.uniform(-0.3, 0.3) * min(shape)
+    levels: Levels = 1 - 0.4 * ((np.cos(angle) * y + np.sin(angle) * x - place) / 5).clip(0, 1)
+    return levels
+
+
 def thin(digit: Bytes) -> NDArray[np.bool_]:
     """About a third of each stroke's width, as with a fine pen."""
     ink = black(digit)
@@ -123,6 +131,9 @@ DISTORTED: dict[str, Callable[[Bytes, Random], Bytes]] = {
     "somewhere on a large sheet": lambda digit, random: as_bytes(1 - somewhere(digit, random)),
     "light from one side": lambda digit, random: as_bytes((1 - 0.8 * enlarged(digit, 5)) * light((140, 140), random)),
     "dark corners": lambda digit, _: as_bytes((1 - 0.8 * enlarged(digit, 5)) * vignette((140, 140))),
+    "the edge of a shadow": lambda digit, random: as_bytes(
+        (1 - 0.8 * somewhere(digit, random)) * shadow((600, 800), random)
+    ),
     "noise": lambda digit, random: as_bytes(0.8 - 0.6 * enlarged(digit, 5) + random.normal(0, 0.1, (140, 140))),
     "dirt": lambda digit, random: as_bytes(peppered(1 - enlarged(digit, 5), random)),
     "little contrast": lambda digit, _: as_bytes(0.6 - 0.1 * enlarged(digit, 5)),

@@ -38,6 +38,12 @@ _LEAST_PIXELS, _LEAST_OF_SIDE = 3, 1 / 50
 # MNIST's strokes are 2.9 pixels wide in the median and 1.5 at least. Thinner ones than this, of a pen on a large sheet,
 # would nearly vanish in the box, and are widened.
 _LEAST_STROKE = 2.5
+# Ink on more of the border than this is not a digit alone, but one that is cropped close, or a shadow.
+_MUCH_OF_BORDER = 0.1
+# If it is a shadow, there is so much of what looks like ink apart from the border, as a fraction of all that does.
+_ENOUGH_INSIDE = 0.1
+# Strokes are narrower than this fraction of the picture's longer side.
+_WINDOW = 1 / 4
 # A box of so many pixels is large enough to measure and to widen strokes.
 _MEASURED_SIDE = 200
 # To estimate the paper, a sample of its pixels will do.
@@ -119,24 +125,81 @@ def _positions(shape: tuple[int, ...]) -> list[_Grey]:
 def _ink(levels: _Grey) -> _Grey:
     """The ink of a picture, ``(H, W)`` from 0.0 (none) to 1.0. Raises InputError where there is none.
 
-    The paper is estimated at the border, and again everywhere outside of what that shows to be ink. Pixels are ink that
-    are so by hysteresis: all of a stroke that is strong somewhere.
+    If much of the border seems to be ink, or nothing at all does, there may be shadows with edges. Then what is darker
+    than its neighbourhood is ink, but for what is at the border, if that leaves enough.
+    """
+    border = frame(levels.shape)
+    ink = _large_parts(_strokes(*_contrast_in_even_light(levels, border)))
+    if not ink.any() or (ink[border] > 0).mean() > _MUCH_OF_BORDER:
+        dark = _strokes(*_contrast_of_dark_strokes(levels))
+        inside = _without_parts_on(border, dark)
+        ink = _large_parts(inside) if inside.sum() > _ENOUGH_INSIDE * dark.sum() else ink
+    if not ink.any():
+        raise InputError("has no ink: nothing in it differs from its border")
+    if max(ink[box_of(ink > 0)].shape) < max(_LEAST_PIXELS, _LEAST_OF_SIDE * max(levels.shape)):
+        raise InputError("has no ink: only specks")
+    return ink
+
+
+def _contrast_in_even_light(levels: _Grey, border: _Mask) -> tuple[_Grey, float]:
+    """By how much each pixel differs from paper, and the deviation of noise in that.
+
+    The paper is estimated at the border, and again everywhere outside of what that shows to be ink.
+    """
+    paper = _paper(levels, border)
+    is_light = ((levels - paper.levels(levels.shape)) ** 3).sum() > 0
+    contrast, noise = _contrast(levels, paper, is_light)
+    rest = ~ndimage.binary_dilation(_strokes(contrast, noise) > 0, iterations=2)
+    return _contrast(levels, _paper(levels, rest), is_light) if rest.mean() > 1 / 5 else (contrast, noise)
+
+
+def _strokes(contrast: _Grey, noise: float) -> _Grey:
+    """The ink in what differs from paper, from 0.0 to 1.0; all 0.0 where nothing is above the noise.
+
+    Pixels are ink that are so by hysteresis: all of a stroke that is strong somewhere.
 
     Source: "A Computational Approach to Edge Detection", Canny, 1986, https://doi.org/10.1109/TPAMI.1986.4767851
     """
-    paper = _paper(levels, frame(levels.shape))
-    is_light = ((levels - paper.levels(levels.shape)) ** 3).sum() > 0
-    contrast, noise = _contrast(levels, paper, is_light)
-    rough = contrast > max(_HARDLY_NOISE * noise, _WEAK * _full(contrast, noise))
-    rest = ~ndimage.binary_dilation(rough, iterations=2)
-    if rest.mean() > 1 / 5:
-        contrast, noise = _contrast(levels, _paper(levels, rest), is_light)
-    full = _full(contrast, noise)
+    above = contrast[contrast > max(_SURELY_NOT_NOISE * noise, _LEAST_CONTRAST)]
+    if not len(above):
+        return np.zeros_like(contrast)
+    # The contrast of the darkest ink, but for some outliers.
+    full = float(np.percentile(above, 90))
     strong = contrast > max(_SURELY_NOT_NOISE * noise, _STRONG * full)
-    mask = _large_parts(contrast, contrast > max(_HARDLY_NOISE * noise, _WEAK * full), strong)
-    if max(np.ptp(np.nonzero(mask), axis=1)) + 1 < max(_LEAST_PIXELS, _LEAST_OF_SIDE * max(levels.shape)):
-        raise InputError("has no ink: only specks")
-    return np.where(mask, (contrast / full).clip(0, 1), 0)
+    parts = _parts(contrast > max(_HARDLY_NOISE * noise, _WEAK * full))
+    is_stroke = np.bincount(parts.ravel(), strong.ravel()) > 0
+    return np.where(is_stroke[parts] & (parts > 0), (contrast / full).clip(0, 1), 0)
+
+
+def _parts(mask: _Mask) -> NDArray[np.intp]:
+    """The connected parts of a mask, numbered from 1, diagonal neighbours included; 0 elsewhere."""
+    parts: NDArray[np.intp] = ndimage.label(mask, np.ones((3, 3)))[0]
+    return parts
+
+
+def _large_parts(ink: _Grey) -> _Grey:
+    """Ink without dirt: without parts that have too little of it."""
+    parts = _parts(ink > 0)
+    amounts = np.bincount(parts.ravel(), ink.ravel())
+    return np.where((amounts >= _LEAST_PART * amounts.max())[parts], ink, 0)
+
+
+def _without_parts_on(border: _Mask, ink: _Grey) -> _Grey:
+    parts = _parts(ink > 0)
+    is_on_border = np.bincount(parts.ravel(), border.ravel()) > 0
+    return np.where(is_on_border[parts], 0, ink)
+
+
+def _contrast_of_dark_strokes(levels: _Grey) -> tuple[_Grey, float]:
+    """By how much each pixel is darker than paper in its neighbourhood, and the deviation of noise in that.
+
+    Paper is what closing leaves: what is darker and narrower than the window vanishes, and the edge of a shadow stays.
+    """
+    ground = ndimage.grey_closing(levels, max(3, round(_WINDOW * max(levels.shape))), mode="nearest")
+    contrast = (ground - levels) / ground.clip(0.05)
+    # Noise makes closing too light.
+    contrast = contrast - np.median(contrast)
+    return contrast, _deviation(np.abs(contrast))
 
 
 def _paper(levels: _Grey, where: _Mask) -> _Paper:
@@ -186,25 +249,6 @@ def _contrast(levels: _Grey, paper: _Paper, is_light: bool) -> tuple[_Grey, floa
         return levels - ground, paper.noise
     light = ground.clip(0.05)
     return (ground - levels) / light, paper.noise / float(np.median(light))
-
-
-def _full(contrast: _Grey, noise: float) -> float:
-    """The contrast of the darkest ink, but for some outliers. Raises InputError where nothing is above the noise."""
-    above = contrast[contrast > max(_SURELY_NOT_NOISE * noise, _LEAST_CONTRAST)]
-    if not len(above):
-        raise InputError("has no ink: nothing in it differs from its border")
-    return float(np.percentile(above, 90))
-
-
-def _large_parts(contrast: _Grey, mask: _Mask, strong: _Mask) -> _Mask:
-    """The connected parts of a mask that are strong somewhere and have enough ink."""
-    parts, count = ndimage.label(mask, np.ones((3, 3)))
-    ink = np.bincount(parts.ravel(), contrast.ravel(), count + 1)
-    has_strong = np.bincount(parts.ravel(), strong.ravel(), count + 1) > 0
-    has_strong[0] = False
-    kept = has_strong & (ink >= _LEAST_PART * ink[has_strong].max(initial=0))
-    large: _Mask = kept[parts]
-    return large
 
 
 # ---- Into the box
