@@ -38,7 +38,7 @@ _LEAST_PIXELS, _LEAST_OF_SIDE = 3, 1 / 50
 # MNIST's strokes are 2.9 pixels wide in the median and 1.5 at least. Thinner ones than this, of a pen on a large sheet,
 # would nearly vanish in the box, and are widened.
 _LEAST_STROKE = 2.5
-# Ink on more of the border than this is not a digit alone, but one that is cropped close, or a shadow.
+# Ink on more of the border than this may be a shadow.
 _MUCH_OF_BORDER = 0.1
 # If it is a shadow, there is so much of what looks like ink apart from the border, as a fraction of all that does.
 _ENOUGH_INSIDE = 0.1
@@ -125,12 +125,13 @@ def _positions(shape: tuple[int, ...]) -> list[_Grey]:
 def _ink(levels: _Grey) -> _Grey:
     """The ink of a picture, ``(H, W)`` from 0.0 (none) to 1.0. Raises InputError where there is none.
 
-    If much of the border seems to be ink, or nothing at all does, there may be shadows with edges. Then what is darker
-    than its neighbourhood is ink, but for what is at the border, if that leaves enough.
+    If much of the border seems to be ink, but not on all four sides, or nothing at all does, there may be shadows with
+    edges. Then what is darker than its neighbourhood is ink, but for what is at the border, if that leaves enough.
     """
     border = frame(levels.shape)
     ink = _large_parts(_strokes(*_contrast_in_even_light(levels, border)))
-    if not ink.any() or (ink[border] > 0).mean() > _MUCH_OF_BORDER:
+    is_cropped_close = all(side.any() for side in (ink[0], ink[-1], ink[:, 0], ink[:, -1]))
+    if not ink.any() or ((ink[border] > 0).mean() > _MUCH_OF_BORDER and not is_cropped_close):
         dark = _strokes(*_contrast_of_dark_strokes(levels))
         inside = _without_parts_on(border, dark)
         ink = _large_parts(inside) if inside.sum() > _ENOUGH_INSIDE * dark.sum() else ink
