@@ -146,7 +146,11 @@ DISTORTED: dict[str, Callable[[Bytes, Random], Bytes]] = {
 
 
 def main(images: int) -> None:
-    """Print, for each kind of picture, how many of so many validation digits get the same prediction as undistorted."""
+    """Print, for each kind of picture, how many digits get the same prediction as undistorted.
+
+    Args:
+        images: how many validation digits.
+    """
     classify = load_model(folder=ROOT)
     digits = load_images(ROOT / "data/split/val.safetensors").pixels.numpy()[:images]
     expected = classify(digits).argmax(1)

@@ -45,11 +45,14 @@ class Prediction(NamedTuple):
 def main(images: str, model: str, csv: str) -> None:
     """Print, a line an image, which digit a trained model sees in it, how surely, and what else it could be.
 
-    ``images`` are files and folders, written as for a shell: names with spaces want quotes, and patterns stand for the
-    files that they match. Of a folder, all images directly in it are taken. ``model`` is empty for the one that
-    params.yaml presents. Predictions of a folder are written to ``csv`` as well, or to predictions.csv where that is
-    empty; those of files alone where it is not. Whatever cannot be read is named. The others go on, and the status is
-    1.
+    Whatever cannot be read is named. The others go on, and the status is 1.
+
+    Args:
+        images: files and folders, written as for a shell: names with spaces want quotes, and patterns stand for the
+            files that they match. Of a folder, all images directly in it are taken.
+        model: its name; empty for the one that params.yaml presents.
+        csv: where predictions are written to as well; empty for predictions.csv in the working folder where a folder
+            is among the images, and for no file otherwise. It replaces an earlier table of predictions alone.
     """
     words = _words(images)
     has_folder = any(map(os.path.isdir, words))
