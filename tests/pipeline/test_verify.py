@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.pipeline.small_project import Project, printed, run_printed
+from tests.pipeline.small_project import Project, printed, run_printed, stages_of
 
 
 def verify(project: Project) -> list[str]:
@@ -34,7 +34,7 @@ def test_each_fault_is_named_in_its_line(stubbed_with_pages: Project) -> None:
     project.run("git", "restore", "params.yaml")
 
     edit("src/mnist_cnn/models/model_1.py", '"""', '"""A change. ')
-    assert verify(project) == ["bad  dvc.lock: settings, train@model_1, evaluate@model_1, test@model_1 (dvc repro)"]
+    assert verify(project) == [f"bad  dvc.lock: settings, {', '.join(stages_of('model_1'))} (dvc repro)"]
     project.run("git", "restore", "src")
 
     # New results, and the tables of before.

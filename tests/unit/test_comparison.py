@@ -230,7 +230,8 @@ def test_the_comparison_as_numbers() -> None:
     metrics = models[0].metrics.as_dict()
     added = ["test_accuracy", "test_loss", "test_accuracy_low", "test_accuracy_high"]
     references = ["reference_train_accuracy", "reference_test_accuracy"]
-    assert list(table) == ["model", *metrics, *added, *TARGET_KEYS, "onnx_bytes", "receptive_field_px", *references]
+    of_file = ["onnx_bytes", "onnx_largest_difference"]
+    assert list(table) == ["model", *metrics, *added, *TARGET_KEYS, *of_file, "receptive_field_px", *references]
     first, second = table.to_dict("records")
     assert {key: first[key] for key in metrics} == metrics
     assert [first[key] for key in added] == [99.0, 0.02, 98.7853, 99.1771]

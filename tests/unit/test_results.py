@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from mnist_cnn.common.errors import InputError
-from mnist_cnn.common.files import write_text
 from mnist_cnn.common.sealed import write_sealed
 from mnist_cnn.data.images import save_images
 from mnist_cnn.engine.checkpoint import save_weights
@@ -57,7 +56,7 @@ def test_what_the_stages_write_is_what_the_report_reads(tmp_path: Path, monkeypa
         record=tmp_path / "model_1.json",
     )
     write_sealed(tmp_path / "test/model_1.json", TESTED)
-    write_text(tmp_path / "export/model_1.json", json.dumps(EXPORTED))
+    write_sealed(tmp_path / "export/model_1.json", EXPORTED)
     model = load_result("model_1", tmp_path, tmp_path / "test", tmp_path / "export", tmp_path)
     assert model.name == "model_1"
     assert model.metrics.compared() == json.loads((tmp_path / "metrics.json").read_text())
@@ -75,13 +74,13 @@ def test_what_the_stages_write_is_what_the_report_reads(tmp_path: Path, monkeypa
     comparison_markdown([model], load(ROOT / "params.yaml").targets, {})
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", "{}", json.dumps({"bytes": 1})])
-def test_what_is_known_of_an_onnx_file_is_whole_or_refused(tmp_path: Path, content: str | None) -> None:
+@pytest.mark.parametrize("content", [None, {}, {"bytes": 1}])
+def test_what_is_known_of_an_onnx_file_is_whole_or_refused(tmp_path: Path, content: dict[str, int] | None) -> None:
     write_sealed(tmp_path / "model_1.json", RECORD)
     write_sealed(tmp_path / "test/model_1.json", TESTED)
     (tmp_path / "model_1.csv").write_bytes(HISTORY)
     if content is not None:
-        write_text(tmp_path / "export/model_1.json", content)
+        write_sealed(tmp_path / "export/model_1.json", content)
     with pytest.raises(InputError, match="export.*dvc repro"):
         load_result("model_1", tmp_path, tmp_path / "test", tmp_path / "export", tmp_path)
 
@@ -114,7 +113,7 @@ def test_a_missing_or_damaged_result_is_refused_in_a_line_that_names_the_file(
     tmp_path: Path, record: dict[str, Any] | None, tested: dict[str, Any] | None, history: bytes | None
 ) -> None:
     files = tmp_path / "evaluation/model_1.json", tmp_path / "test/model_1.json", tmp_path / "model_1.csv"
-    write_text(tmp_path / "export/model_1.json", json.dumps(EXPORTED))
+    write_sealed(tmp_path / "export/model_1.json", EXPORTED)
     for file, content in zip(files, (record, tested), strict=False):
         if content is not None:
             write_sealed(file, content)

@@ -190,6 +190,7 @@ def comparison_table(models: list[ModelResult], targets: Targets, story: Story) 
                 "test_accuracy_high": None if high is None else round(high, 4),
                 **targets_met(model.metrics, test, targets),
                 "onnx_bytes": model.exported.bytes,
+                "onnx_largest_difference": model.exported.largest_difference,
                 "receptive_field_px": model.receptive_field_px,
                 "reference_train_accuracy": entry.reference_train_accuracy if entry else None,
                 "reference_test_accuracy": entry.reference_test_accuracy if entry else None,

@@ -1,6 +1,5 @@
 """What the stages before have left of each model."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,14 +59,14 @@ class ModelResult(NamedTuple):
 def load_result(name: str, evaluations: Path, tests: Path, exports: Path, histories: Path) -> ModelResult:
     """What the stages before have left of a model. Raises InputError when it is missing or damaged."""
     record, test, history = evaluations / f"{name}.json", tests / f"{name}.json", histories / f"{name}.csv"
-    exported = _load_exported(exports / f"{name}.json")
-    kept, tested = read_sealed(record, "'dvc repro'"), read_sealed(test, "'dvc repro'")
+    export = exports / f"{name}.json"
+    kept, tested, exported = (read_sealed(file, "'dvc repro'") for file in (record, test, export))
     try:
         return ModelResult(
             name,
             Metrics(**kept["metrics"]),
             None if tested["tested"] is None else OnTestSet(**tested["tested"]),
-            exported,
+            Exported(**exported),
             kept["receptive_field_px"],
             kept["confusion"],
             [Misclassified(**image) for image in kept["misclassified"]],
@@ -75,16 +74,9 @@ def load_result(name: str, evaluations: Path, tests: Path, exports: Path, histor
         )
     except (TypeError, KeyError) as error:
         fault = " ".join(str(error).split())
-        raise InputError(f"{record} or {test}: is of another version ({fault}); 'dvc repro' restores it") from None
-
-
-def _load_exported(path: Path) -> Exported:
-    """Raises InputError when it is missing or damaged."""
-    try:
-        return Exported(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        fault = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read ({fault}); 'dvc repro' restores it") from None
+        raise InputError(
+            f"{record}, {test} or {export}: of another version ({fault}); 'dvc repro' restores it"
+        ) from None
 
 
 def _load_history(path: Path) -> pd.DataFrame:
