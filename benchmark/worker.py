@@ -48,9 +48,16 @@ class Clock:
 
     def run(self, share: int) -> dict[str, Any]:
         """What ``compare`` needs to know of a run; see ``sizes`` for the share."""
-        unit = 1024 if sys.platform == "linux" else 1
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        return {"began": self._began, "ends": self._ends, "peak_memory_mb": peak / 1e6, "share": share}
+        return {"began": self._began, "ends": self._ends, "peak_memory_mb": _peak_memory() / 1e6, "share": share}
+
+
+def _peak_memory() -> int:
+    """The most memory that this process has had, in bytes."""
+    if sys.platform == "linux":
+        # Not getrusage, which on Linux counts what the process had that has started this one.
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def classical(
