@@ -47,8 +47,10 @@ look: setup ## 2 min | a look at the test set, which is counted (MODELS="model_5
 	@$(MAKE) --no-print-directory repro
 
 # Names of files may have a dollar sign, which make would read.
-override export IMAGES := $(value IMAGES)
-override export CSV := $(value CSV)
+override IMAGES := $(value IMAGES)
+override MODEL := $(value MODEL)
+override CSV := $(value CSV)
+export IMAGES MODEL CSV
 
 predict: setup ## seconds | which digits are in pictures (IMAGES="a.png folder/", MODEL=model_7, CSV=out.csv)
 	@python -m tools.predict --images="$$IMAGES" --model="$$MODEL" --csv="$$CSV"

@@ -1,19 +1,18 @@
 """The models as ONNX files: what another program makes of pixels is what this one makes of them."""
 
 import getpass
-import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
+import onnx
 from mnist_cnn.common.errors import InputError
-from mnist_cnn.common.sealed import write_sealed
+from mnist_cnn.common.sealed import read_sealed, write_sealed
 from mnist_cnn.data.deskew import deskew
 from mnist_cnn.data.images import STATISTICS, Images, save_images
 from mnist_cnn.engine.checkpoint import save_weights
@@ -140,7 +139,7 @@ def run_stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], d
     def ran() -> dict[str, Any]:
         files = {name: tmp_path / name for name in ("weights", "record", "exported", "facts")}
         stage.main(ROOT / "params.yaml", "model_6", tmp_path, **files)
-        numbers: dict[str, Any] = json.loads((tmp_path / "facts").read_text())
+        numbers: dict[str, Any] = read_sealed(tmp_path / "facts", "")
         return numbers
 
     return ran
