@@ -79,12 +79,17 @@ class Page:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
 
 
+def installed_browser() -> str:
+    """The program of a browser; the test is skipped where none is installed."""
+    for program in filter(None, map(shutil.which, BROWSERS)):
+        return program
+    pytest.skip(f"no browser here: none of {', '.join(BROWSERS)}")
+
+
 @contextmanager
 def browser_page(profile: Path) -> Iterator[Page]:
     """An empty page, as long as the block lasts; the test is skipped where no browser is installed."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"no browser here: none of {', '.join(BROWSERS)}")
+    browser = installed_browser()
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
     options += [f"--user-data-dir={profile}", "--remote-debugging-pipe", "--disable-background-networking"]
     (its_commands, commands), (answers, its_answers) = os.pipe(), os.pipe()

@@ -11,6 +11,7 @@ import pytest
 
 from mnist_cnn.report.figures.style import COLOURS, model_style
 from mnist_cnn.settings.params import load
+from tests.browser import installed_browser
 from tests.helpers import ROOT
 from tests.pipeline.small_project import Project, copy_repository
 from tools import plots_page
@@ -18,7 +19,6 @@ from tools import plots_page
 # One worker draws the pages for all.
 pytestmark = pytest.mark.xdist_group("charts")
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 EPOCHS = {name: recipe.epochs for name, recipe in load(ROOT / "params.yaml").models.items()}
 MODELS = tuple(EPOCHS)
 # Comes before all others by its name, and after them by its colour.
@@ -36,14 +36,11 @@ class Opened:
 
 @cache
 def opened(page: Path) -> Opened:
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"no browser here: none of {', '.join(BROWSERS)}")
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
     options += [f"--user-data-dir={page.parent / 'profile'}", "--virtual-time-budget=20000", "--dump-dom"]
     # Whatever the page asked for would fail, and be complained of.
     options += ["--proxy-server=127.0.0.1:9", "--host-resolver-rules=MAP * ~NOTFOUND"]
-    command = [browser, *options, page.as_uri()]
+    command = [installed_browser(), *options, page.as_uri()]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     _, *charts = re.split(r'(?=<div id="\w+" class="vega-embed)', ended.stdout)
     by_name = {chart.split('"')[1]: chart.split("<details")[0] for chart in charts}
