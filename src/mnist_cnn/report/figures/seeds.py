@@ -121,10 +121,11 @@ def _title(rows: list[_Row], sizes: Mapping[str, int], targets: Targets) -> str:
 def _draw_frame(axes: Axes, rows: list[_Row], sizes: Mapping[str, int], target: float) -> None:
     """Scales, the target, the models' names, and columns of numbers."""
     # A seed that diverged should not flatten all the rest.
-    shown = [value for row in rows for value in row.values if value > target - 2] + [target]
+    values = [value for row in rows for value in (*row.values, row.interval[0])]
+    shown = [value for value in values if value > target - 2] + [target]
     left, right = min(shown) - 0.06, min(100.0, max(shown) + 0.06)
     # Room for what is written at the left edge.
-    axes.set_xlim(left - 0.12 * (right - left), right)
+    axes.set_xlim(left - 0.14 * (right - left), right)
     axes.set_ylim(rows[-1].middle + (_ROW + _AIR) / 2, 0)
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
@@ -194,6 +195,8 @@ def _layers(places: list[float], width: float) -> list[int]:
 def _draw_mean(axes: Axes, row: _Row) -> None:
     height = row.at(_MEAN)
     low, high = row.interval
+    if row.mean < axes.get_xlim()[0]:  # what is left of the interval would be a line across
+        return
     if not np.isnan(low):
         axes.plot([low, high], [height, height], color="black", linewidth=1.6)
     axes.plot(row.mean, height, "|", color="black", markersize=9, markeredgewidth=1.6)
