@@ -72,6 +72,8 @@ def compare(params: Path, raw: Path, splits: Path, repetitions: int, epochs: int
         if not needed.is_dir():
             raise InputError(f"{needed}: is not there; 'dvc repro split' makes it")
     settings = load(params)
+    if settings.data != "mnist":
+        raise InputError(f"{params}: data: {settings.data!r} is not allowed here: the classical loop is of MNIST")
     if TARGET_MODEL not in settings.models:
         raise InputError(f"{params}: models: {TARGET_MODEL} is missing; the way to the target is measured on it")
     names, images = list(settings.models), settings.split.train

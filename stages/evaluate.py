@@ -32,7 +32,7 @@ def main(
         weights: the checkpoint.
         metrics: written: what 'dvc metrics' compares, JSON.
         confusion: written: the confusion matrix of the validation images, CSV.
-        recalls: written: the recall of each digit, CSV.
+        recalls: written: the recall of each class, CSV.
         record: written: all that was measured, for the report.
     """
     settings = load(params)
@@ -49,14 +49,16 @@ def main(
         with enough_memory(measure.batch_size):
             predict = checked_predictor(network, images.normalisation, images.val, recipe, measure, choice.execution)
             result = evaluate(network, predict, images, written, recipe.epochs, measure.calibration_bins, engine)
-    measured = result.metrics.as_dict()
+    measured, labels = result.metrics.as_dict(), settings.data_set.labels
     for name, value in measured.items():
         print(f"[INFO] {model} {name}: {value}")
 
     write_text(metrics, json.dumps(result.metrics.compared(), indent=2, allow_nan=False) + "\n")
-    write_text(confusion, confusion_table(result.confusion).to_csv(index=False, lineterminator="\n"))
-    by_class = pd.DataFrame({"images": result.confusion.sum(1), "recall": recall(result.confusion).numpy().round(4)})
-    write_text(recalls, by_class.rename_axis("digit").to_csv(lineterminator="\n"))
+    write_text(confusion, confusion_table(result.confusion, labels).to_csv(index=False, lineterminator="\n"))
+    by_class = pd.DataFrame(
+        {"class": labels, "images": result.confusion.sum(1), "recall": recall(result.confusion).numpy().round(4)}
+    )
+    write_text(recalls, by_class.to_csv(index=False, lineterminator="\n"))
     kept = {
         "computed_by": computing_class(choice.execution),
         "metrics": measured,

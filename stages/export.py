@@ -1,5 +1,6 @@
 """Write one trained model as an ONNX file."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -41,6 +42,7 @@ def main(params: Path, model: str, splits: Path, weights: Path, record: Path, ex
     network = build(model)
     load_weights(weights, network)
     measured = read_sealed(record, f"'dvc repro evaluate@{model}'")["metrics"]
+    data = settings.data_set
     said = {
         "model": model,
         "parameters": str(measured["parameters"]),
@@ -50,8 +52,9 @@ def main(params: Path, model: str, splits: Path, weights: Path, record: Path, ex
         "deskewed": str(recipe.deskew).lower(),
         "test_time_augmentation": str(recipe.tta).lower(),
         "input": "pixels: uint8 (N, 28, 28), 0 is background, 255 is ink",
-        "output": "probabilities: float32 (N, 10), of the digits 0 to 9",
-        "trained_on": "MNIST, Y. LeCun, C. Cortes, C. J. C. Burges, 1998",
+        "output": "probabilities: float32 (N, 10), of the classes in their order",
+        "classes": json.dumps(data.labels),
+        "trained_on": ", ".join(filter(None, (data.title, data.source))),
     }
     normalisation = load_normalisation(splits / STATISTICS)
     content = to_onnx(model, network, normalisation, said, deskew=recipe.deskew, tta=recipe.tta)

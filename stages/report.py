@@ -22,7 +22,7 @@ from mnist_cnn.report.comparison import (
     results_markdown,
 )
 from mnist_cnn.report.figures.curves import accuracy_curves, loss_curves
-from mnist_cnn.report.figures.digits import augmented_digits, confusion_matrix, misclassified_digits
+from mnist_cnn.report.figures.digits import augmented_images, confusion_matrix, misclassified_images
 from mnist_cnn.report.figures.parameters import accuracy_against_parameters
 from mnist_cnn.report.figures.robustness import robustness_map
 from mnist_cnn.report.figures.style import save
@@ -67,7 +67,7 @@ def main(
         exports: the folder of what 'export' wrote of its files.
         looks: the declared looks at the test set, looks.yaml.
         histories: the folder of the trainings' histories.
-        train: the training split, for examples of its digits.
+        train: the training split, for examples of its images.
         comparison: written: the long table with its analysis, Markdown.
         results: written: the short table, Markdown.
         numbers: written: the comparison as numbers, CSV.
@@ -81,12 +81,12 @@ def main(
         pictures: written: the folder of figures, PNG.
         vectors: written: the same, SVG.
     """
-    settings, told = load(params), load_story(story)
-    targets = settings.targets
+    settings = load(params)
+    told, targets, data = load_story(story, settings.data), settings.targets, settings.data_set
     models = [load_result(name, evaluations, tests, exports, histories) for name in settings.models]
     chosen = next(model for model in models if model.name == settings.model)
 
-    write_text(comparison, comparison_markdown(models, targets, told))
+    write_text(comparison, comparison_markdown(models, targets, told, data))
     write_text(results, results_markdown(models, targets, told))
     write_text(numbers, comparison_table(models, targets, told).to_csv(index=False, lineterminator="\n"))
     write_text(looks_table, looks_markdown(load_looks(looks)))
@@ -102,19 +102,20 @@ def main(
     headline = {"model": chosen.name, **chosen.metrics.compared(), **(chosen.test.compared() if chosen.test else {})}
     write_text(selected, json.dumps(headline, indent=2, allow_nan=False) + "\n")
     write_text(curve, curves(models).to_csv(index=False, lineterminator="\n"))
-    write_text(confusion, confusion_table(torch.tensor(chosen.confusion)).to_csv(index=False, lineterminator="\n"))
+    counts = confusion_table(torch.tensor(chosen.confusion), data.labels)
+    write_text(confusion, counts.to_csv(index=False, lineterminator="\n"))
 
     recipe, count = settings.models[chosen.name], settings.report.augmented_digits
     written, seen = (load_images(train, deskewed).first(count).pixels for deskewed in (False, recipe.deskew))
     augmented = augmented_rows(seen, recipe, settings.train.seed, _ROWS_OF_AUGMENTED)
     for name, figure in {
-        "accuracy": accuracy_curves(models),
-        "loss": loss_curves(models),
-        "parameters": accuracy_against_parameters(models, targets, told),
-        "confusion": confusion_matrix(chosen),
-        "misclassified": misclassified_digits(chosen, settings.report.misclassified_shown),
-        "robustness": robustness_map(corrupted, written, settings.robustness),
-        "augmented": augmented_digits(chosen.name, recipe, written, seen, augmented, views(seen)),
+        "accuracy": accuracy_curves(models, data),
+        "loss": loss_curves(models, data),
+        "parameters": accuracy_against_parameters(models, targets, told, data),
+        "confusion": confusion_matrix(chosen, data),
+        "misclassified": misclassified_images(chosen, settings.report.misclassified_shown, data),
+        "robustness": robustness_map(corrupted, written, settings.robustness, data),
+        "augmented": augmented_images(chosen.name, data, recipe, written, seen, augmented, views(seen)),
     }.items():
         save(figure, pictures / f"{name}.png", vectors / f"{name}.svg")
     print(f"[INFO] {comparison}, {results}, {numbers}, {selected}, {pictures}")

@@ -40,7 +40,7 @@ def main(
         _show_git_what_dvc_wrote()
     try:
         settings = load(params)
-        load_story(story)
+        load_story(story, settings.data)
         with about(str(params)):
             check_feasible(settings)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Divide MNIST into a training, a validation and a test split."""
+"""Divide the images into a training, a validation and a test split."""
 
 from pathlib import Path
 
@@ -7,32 +7,35 @@ import torch
 from mnist_cnn.common.mnist import CLASSES
 from mnist_cnn.common.sealed import write_sealed
 from mnist_cnn.data.images import STATISTICS, Images, save_images
-from mnist_cnn.prepare.raw import load_raw
+from mnist_cnn.prepare.custom import stored_set
+from mnist_cnn.prepare.raw import KNOWN, PARTS, load_raw
 from mnist_cnn.prepare.split import split_indices, statistics
 from mnist_cnn.settings.params import load
 from stages import run
 
 
 def main(params: Path, raw: Path, splits: Path) -> None:
-    """Divide MNIST into a training, a validation and a test split, deskew all, and record what is in them.
+    """Divide the images into a training, a validation and a test split, deskew all, and record what is in them.
 
     Args:
         params: the settings, params.yaml.
-        raw: the folder with MNIST's four files.
+        raw: the folder with the data set's four files.
         splits: written: the folder with the splits and their statistics.
     """
-    settings = load(params).split
+    settings = load(params)
+    split, title = settings.split, settings.data_set.title
+    known = stored_set(raw) if settings.data == "custom" else KNOWN[settings.data]
     learn, test = (
         Images(torch.from_numpy(pixels), torch.from_numpy(labels).long())
-        for pixels, labels in (load_raw(raw, part) for part in ("train", "t10k"))
+        for pixels, labels in (load_raw(raw, part, known) for part in PARTS)
     )
-    train, val = split_indices(learn.labels, settings.train, settings.val, settings.method, settings.seed)
+    train, val = split_indices(learn.labels, split.train, split.val, split.method, split.seed)
     divided = {"train": learn.take(train), "val": learn.take(val), "test": test}
 
     for name, images in divided.items():
         save_images(splits / f"{name}.safetensors", images)
         counts = " ".join(f"{count:,}" for count in images.labels.bincount(minlength=CLASSES).tolist())
-        print(f"[INFO] {name}: {len(images.labels):,} images; of the digits 0 to 9: {counts}")
+        print(f"[INFO] {title}, {name}: {len(images.labels):,} images; of each class: {counts}")
     recorded = statistics(divided)
     write_sealed(splits / STATISTICS, recorded)
     print(f"[INFO] training pixels: mean {recorded['mean']}, standard deviation {recorded['std']}")

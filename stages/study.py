@@ -46,7 +46,7 @@ def main(params: Path, study: Path, splits: Path, computing: Path, records: Path
 
     failed = {}
     try:
-        with closing(run_trials(todo, data, splits, settings.split, settings.train, jobs)) as outcomes:
+        with closing(run_trials(todo, data, splits, settings.train, jobs)) as outcomes:
             for name, outcome in outcomes:
                 if not isinstance(outcome, Done):
                     failed[name] = outcome.reason

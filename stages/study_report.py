@@ -53,8 +53,8 @@ def main(
         return {str(model): values.tolist() for model, values in by_model}
 
     sizes = dict(zip(tested["model"], tested["parameters"], strict=True))
-    told, recipe = load_story(story), planned.shared.recipe
-    figure = accuracy_over_seeds(accuracies(OWN), accuracies(SHARED), sizes, settings.targets, told, recipe)
+    told, recipe, targets = load_story(story, settings.data), planned.shared.recipe, settings.targets
+    figure = accuracy_over_seeds(accuracies(OWN), accuracies(SHARED), sizes, targets, told, recipe, settings.data_set)
     save(figure, picture, vector)
     print(f"[INFO] {table}, {tables}, {picture}")
 

@@ -12,12 +12,14 @@ import torch
 
 from mnist_cnn.data.images import Images, Normalisation, Splits
 from mnist_cnn.engine.execution import ExecutionConfig
+from mnist_cnn.settings.datasets import PUBLISHED
 from mnist_cnn.settings.params import Augmentation, Recipe
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 TORCH, NATIVE = ExecutionConfig(CPU, "torch"), ExecutionConfig(CPU, "native")
 NORMALISATION = Normalisation(0.5, 0.3)
+MNIST = PUBLISHED["mnist"]
 
 NO_AUGMENTATION = Augmentation(rotation_deg=0, shift_px=0, scale_percent=0)
 AUGMENTATION = Augmentation(rotation_deg=10, shift_px=2, scale_percent=10)

@@ -1,10 +1,10 @@
-"""Which digits are in pictures, by a trained model."""
+"""Which digits, or what else the data set has, are in pictures, by a trained model."""
 
 import glob
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,8 @@ from mnist_cnn.inference.pictures import FORMATS, shown, suffixes
 
 # Where the predictions of a folder go, unless the user names a file: into the working folder.
 TABLE_OF_FOLDERS = Path("predictions.csv")
-COLUMNS = ("file", "digit", "probability", "second", "second_probability", *(f"p{digit}" for digit in range(CLASSES)))
+# The last ones have the probabilities of all classes by their place.
+COLUMNS = ("file", "class", "probability", "second", "second_probability", *(f"p{place}" for place in range(CLASSES)))
 # Lines appear so many at a time.
 _AT_A_TIME = 32
 # Longer names do not widen the table.
@@ -30,20 +31,20 @@ _WIDEST_NAME = 60
 
 
 class Prediction(NamedTuple):
-    """A file, and the probabilities ``(10,)``, from 0 to 1, of the ten digits."""
+    """A file, and the probabilities ``(10,)``, from 0 to 1, of the ten classes."""
 
     file: Path
     probabilities: NDArray[np.float64]
 
     @property
     def likeliest(self) -> tuple[int, int]:
-        """The two likeliest digits, in this order."""
+        """The two likeliest classes, in this order."""
         first, second = np.argsort(-self.probabilities, kind="stable")[:2]
         return int(first), int(second)
 
 
 def main(images: str, model: str, csv: str) -> None:
-    """Print, a line an image, which digit a trained model sees in it, how surely, and what else it could be.
+    """Print, a line an image, which class a trained model sees in it, how surely, and what else it could be.
 
     Whatever cannot be read is named. The others go on, and the status is 1.
 
@@ -65,17 +66,19 @@ def main(images: str, model: str, csv: str) -> None:
     classify = load_model(model or None)
     names = [len(shown(file)) for file in files if isinstance(file, Path)]
     width = max([4, *(length for length in names if length <= _WIDEST_NAME)])
+    widest = max(map(len, ("second", *classify.classes)))
     if names:
-        print(f"{'file':{width}}  digit  probability  second  probability  (by {classify.name})")
+        titles = "  ".join((f"{'class':>{widest}}", "probability", f"{'second':>{widest}}", "probability"))
+        print(f"{'file':{width}}  {titles}  (by {classify.name})")
     for result in _predicted(classify, files):
         if isinstance(result, InputError):
             faults += 1
             print(f"error: {result}", file=sys.stderr, flush=True)
         else:
             predictions.append(result)
-            print(_line(result, width), flush=True)
+            print(_line(result, classify.classes, width, widest), flush=True)
     if table and predictions:
-        _write(table, predictions)
+        _write(table, predictions, classify.classes)
     if faults:
         sys.exit(1)
 
@@ -135,11 +138,12 @@ def _digit(file: Path | InputError) -> NDArray[np.uint8] | InputError:
         return error
 
 
-def _line(prediction: Prediction, width: int) -> str:
-    first, second = prediction.likeliest
-    percent = 100 * prediction.probabilities
-    name = shown(prediction.file)
-    return f"{name:{width}}  {first:>5}  {percent[first]:>9.2f} %  {second:>6}  {percent[second]:>9.2f} %"
+def _line(prediction: Prediction, classes: Sequence[str], width: int, widest: int) -> str:
+    """A row of the table on the terminal, in columns of so many characters: names of files, names of classes."""
+    likeliest = (
+        f"{classes[place]:>{widest}}  {100 * prediction.probabilities[place]:>9.2f} %" for place in prediction.likeliest
+    )
+    return f"{shown(prediction.file):{width}}  {'  '.join(likeliest)}"
 
 
 def _check_is_ours(table: Path) -> None:
@@ -155,12 +159,12 @@ def _check_is_ours(table: Path) -> None:
         raise InputError(f"{shown(table)}: is there, and no table of predictions: CSV=… names another file")
 
 
-def _write(table: Path, predictions: list[Prediction]) -> None:
+def _write(table: Path, predictions: list[Prediction], classes: Sequence[str]) -> None:
     rows = []
     for file, probabilities in predictions:
         first, second = Prediction(file, probabilities).likeliest
         rounded = [f"{probability:.6f}" for probability in probabilities]
-        rows.append([shown(file), first, rounded[first], second, rounded[second], *rounded])
+        rows.append([shown(file), classes[first], rounded[first], classes[second], rounded[second], *rounded])
     is_there = table.exists()
     try:
         write_text(table, pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n"))

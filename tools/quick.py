@@ -17,7 +17,8 @@ from dvc.utils.serialize import modify_yaml
 from mnist_cnn.common import cli
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.files import cache_folder, write_text
-from mnist_cnn.prepare.raw import RAW_FILES, is_intact, raw_folder
+from mnist_cnn.prepare.raw import KNOWN, is_intact, raw_folder
+from mnist_cnn.settings.datasets import DataName
 from mnist_cnn.settings.params import Params, load
 from tools.pipeline import pipelines
 from tools.processes import started
@@ -47,7 +48,7 @@ def main(
 
     Args:
         params: the settings.
-        raw: where MNIST is, if it is here; otherwise it is fetched.
+        raw: where the data set is, if it is here; otherwise it is fetched.
         lock: DVC's lock file.
         numbers: the table of the models that the pipeline writes.
         pictures: its folder of figures.
@@ -64,7 +65,7 @@ def main(
     with scratch_folder(keep=bool(keep)) as scratch:
         copy_inputs(Path(), scratch)
         scale_down(scratch / params, chosen, images, epochs)
-        environment = own_environment(scratch, raw)
+        environment = own_environment(scratch, raw, load(params).data)
         _run(scratch, environment, sys.executable, "-m", "tools.repro", f"--jobs={jobs}", f"--lock={lock}")
         again = _run(scratch, environment, "dvc", "repro", stdout=subprocess.PIPE)
         if "Running stage" in again:
@@ -137,7 +138,8 @@ def chosen_models(models: str, settings: Params) -> list[str]:
 def scale_down(params: Path, models: list[str], images: int, epochs: int) -> None:
     """Have the settings in a file train these models alone, on so many images for so many epochs, at most."""
     with modify_yaml(str(params)) as settings:
-        settings["split"]["train"] = min(settings["split"]["train"], images)
+        split = settings["split"][settings["data"]]
+        split["train"] = min(split["train"], images)
         settings["models"] = {name: settings["models"][name] for name in models}
         if settings["model"] not in models:
             settings["model"] = models[-1]
@@ -152,17 +154,19 @@ def heading(settings: Params, seconds: float) -> str:
     return f"TRIAL: {models}; {scale}. All stages work together; these figures mean nothing."
 
 
-def own_environment(scratch: Path, raw: Path) -> dict[str, str]:
+def own_environment(scratch: Path, raw: Path, data: DataName) -> dict[str, str]:
     """The environment of a run that leaves nothing outside its folder, and finds what is here.
 
-    MNIST is taken from ``raw``, if its files are whole, and the compiled kernels from this environment.
+    The data set is taken from ``raw``, if its files are whole, and the compiled kernels from this environment.
     """
     temporary = scratch / ".dvc/tmp"
     cache = temporary / "mnist_cnn"
     cache.mkdir(parents=True)
     for library in cache_folder().glob("kernels-*"):
         shutil.copy(library, cache)
-    mirror = {"MNIST_MIRROR": raw_folder(raw).resolve().as_uri()} if all(is_intact(raw, n) for n in RAW_FILES) else {}
+    known, mirror = KNOWN.get(data), {}
+    if known and all(is_intact(raw, name, known) for name in known.files):
+        mirror = {"MNIST_MIRROR": raw_folder(raw, known).resolve().as_uri()}
     own = {"TMPDIR": temporary, "MNIST_CNN_CACHE": cache, "DVC_SITE_CACHE_DIR": temporary / "site"}
     return mirror | os.environ | {name: str(folder) for name, folder in own.items()}
 

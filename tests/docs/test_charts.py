@@ -86,7 +86,7 @@ def test_a_model_that_is_pointed_at_or_whose_name_is_chosen_stands_out(template:
 @pytest.mark.parametrize("template", OF_MODELS)
 def test_markers_lie_on_one_another_in_the_models_order(template: str) -> None:
     listed = TEMPLATES[template]["transform"][0]["calculate"]
-    assert listed == f"indexof({list(load_story(ROOT / 'story.yaml'))}, datum.model)"
+    assert listed == f"indexof({list(load_story(ROOT / 'story.yaml', 'mnist'))}, datum.model)"
 
 
 def marks(template: str, rows: list[dict[str, Any]], **anchors: str) -> dict[str, list[dict[str, Any]]]:

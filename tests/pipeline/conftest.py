@@ -108,7 +108,7 @@ def mirror(shared: Path) -> Path:
 
 def shrink(project: Project, models: tuple[str, ...]) -> None:
     def change(params: dict[str, Any]) -> None:
-        params["split"] |= {"train": 300, "val": 100}
+        params["split"]["mnist"] |= {"train": 300, "val": 100}
         params["model"] = "model_5"
         # An EMA over a few steps, as there are few: over more, nothing would be learned.
         short = {"epochs": 1, "batch_size": 32, "ema_decay": 0.5}

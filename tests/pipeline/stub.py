@@ -100,7 +100,7 @@ def content(name: str, digest: str, options: dict[str, str], params: dict[str, A
         case "confusion":
             return b"actual,predicted,count\n0,0,1\n"
         case "recalls":
-            return b"digit,images,recall\n0,1,100.0\n"
+            return b"class,images,recall\n0,1,100.0\n"
         case "metrics" | "record":
             chosen = TESTED if Path(sys.argv[0]).stem == "test" else EVALUATED
             return json.dumps({key: figures(digest)[key] for key in chosen}).encode()

@@ -30,7 +30,7 @@ def test_a_byte_flipped_in_the_cache_is_told_and_the_way_back_works(tmp_path: Pa
     project.dvc("checkout", "data/raw")
     # DVC has noticed nothing.
     assert (raw / "MNIST/raw" / name).read_bytes() != intact[name]
-    project.edit_params(lambda params: params["split"].update(method="stratified"))
+    project.edit_params(lambda params: params["split"]["mnist"].update(method="stratified"))
 
     ended = project.dvc("repro", "split", check=False)
     assert ended.returncode != 0 and "Traceback" not in ended.stderr
@@ -41,7 +41,7 @@ def test_a_byte_flipped_in_the_cache_is_told_and_the_way_back_works(tmp_path: Pa
     assert cache / damaged == copy
     copy.unlink()
     project.dvc(*command.split())
-    project.edit_params(lambda params: params["split"].update(method="last"))
+    project.edit_params(lambda params: params["split"]["mnist"].update(method="last"))
     project.repro("split")
     shutil.rmtree(raw)
     project.dvc("checkout", "data/raw")

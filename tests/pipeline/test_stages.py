@@ -56,7 +56,7 @@ def test_what_a_training_does_not_need_retrains_nothing(stubbed: Project, file: 
 
 
 def test_a_changed_split_reruns_all_but_the_download(stubbed: Project) -> None:
-    stubbed.edit_params(lambda params: params["split"].update(method="stratified"))
+    stubbed.edit_params(lambda params: params["split"]["mnist"].update(method="stratified"))
     assert sorted(stubbed.repro()) == sorted(stage for stage in EVERY_STAGE if stage != "download")
 
 

@@ -170,10 +170,10 @@ def test_the_report_shows_the_first_digits_as_the_selected_model_is_trained_on_t
     shown: list[tuple[Any, ...]] = []
     for name in ("accuracy_curves", "loss_curves", "accuracy_against_parameters", "confusion_matrix"):
         monkeypatch.setattr(report, name, lambda *_: None)
-    for name in ("misclassified_digits", "save"):
+    for name in ("misclassified_images", "save"):
         monkeypatch.setattr(report, name, lambda *_: None)
     monkeypatch.setattr(report, "load_result", lambda name, *_: model_result(name))
-    monkeypatch.setattr(report, "augmented_digits", lambda _, recipe, *rows: shown.append(rows))
+    monkeypatch.setattr(report, "augmented_images", lambda _, __, recipe, *rows: shown.append(rows))
     images = Images(torch.cat([bar(0.1 * index - 0.5) for index in range(12)]), torch.arange(12) % 10)
     save_images(tmp_path / "train.safetensors", images)
     given = {name: tmp_path for name in inspect.signature(report.main).parameters}

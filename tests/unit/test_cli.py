@@ -141,9 +141,9 @@ def test_a_fault_of_the_program_keeps_its_traceback(call: Callable[..., object])
 
 def test_a_real_stage_refuses_bad_settings_in_a_line_each_and_writes_nothing(tmp_path: Path) -> None:
     params, settings = tmp_path / "params.yaml", (ROOT / "params.yaml").read_text()
-    old = "  train: 55000\n  val: 5000\n"
+    old = "    train: 55000\n    val: 5000\n"
     assert old in settings
-    params.write_text(settings.replace(old, "  train: 0\n"))
+    params.write_text(settings.replace(old, "    train: 0\n"))
     ended = subprocess.run(
         [sys.executable, "-m", "stages.split", "--params", params, "--raw", tmp_path, "--splits", tmp_path / "split"],
         cwd=ROOT,
@@ -153,8 +153,8 @@ def test_a_real_stage_refuses_bad_settings_in_a_line_each_and_writes_nothing(tmp
     )
     assert (ended.returncode, ended.stdout) == (1, "")
     first, second = ended.stderr.splitlines()
-    assert first.startswith(f"error: {params}: split.train: 0 is not allowed: ")
-    assert second == f"error: {params}: split.val: missing"
+    assert first.startswith(f"error: {params}: split.mnist.train: 0 is not allowed: ")
+    assert second == f"error: {params}: split.mnist.val: missing"
     assert list(tmp_path.iterdir()) == [params]
 
 

@@ -18,6 +18,7 @@ from mnist_cnn.report.comparison import (
 from mnist_cnn.report.results import ModelResult
 from mnist_cnn.settings.params import Targets
 from mnist_cnn.settings.story import StoryEntry
+from tests.helpers import MNIST
 from tests.results import Mistake, model_result
 
 TARGETS = Targets(test_accuracy=99.4, max_epochs=15, parameters_below=8000)
@@ -41,9 +42,9 @@ def cells(markdown: str) -> list[list[str]]:
 
 def test_a_model_is_analysed_in_sentences_and_beside_the_one_before() -> None:
     first = model_result("model_1", [(8, 3, 100)])
-    assert len(analysis(first, None, TARGETS)) == 5
-    assert "model_1" not in "".join(analysis(first, None, TARGETS))
-    beside = analysis(model_result("model_2"), first, TARGETS)
+    assert len(analysis(first, None, TARGETS, MNIST)) == 5
+    assert "model_1" not in "".join(analysis(first, None, TARGETS, MNIST))
+    beside = analysis(model_result("model_2"), first, TARGETS, MNIST)
     assert len(beside) == 6
     assert ["model_1" in sentence for sentence in beside] == [False, True, False, True, False, False]
 
@@ -53,7 +54,7 @@ def test_a_model_is_analysed_in_sentences_and_beside_the_one_before() -> None:
     [(7_999, r"7,999 .*under 8,000.* 1 "), (8_000, r"8,000 .*1\.0 times.* 8,000"), (28_954, r"28,954 .*3\.6 times")],
 )
 def test_parameters_are_held_against_their_limit(parameters: int, finding: str) -> None:
-    assert re.match(finding, analysis(model_result(parameters=parameters), None, TARGETS)[0])
+    assert re.match(finding, analysis(model_result(parameters=parameters), None, TARGETS, MNIST)[0])
 
 
 @pytest.mark.parametrize(
@@ -66,9 +67,9 @@ def test_parameters_are_held_against_their_limit(parameters: int, finding: str) 
     ],
 )
 def test_a_model_overfits_when_training_is_well_above_test(gap: float, finding: str) -> None:
-    assert re.match(finding, analysis(model_result(train_accuracy=99.5 + gap), None, TARGETS)[1])
+    assert re.match(finding, analysis(model_result(train_accuracy=99.5 + gap), None, TARGETS, MNIST)[1])
     unseen = model_result(test_errors=None, val_accuracy=98, train_accuracy=98 + gap)
-    assert re.match(f"{finding} validation", analysis(unseen, None, TARGETS)[1])
+    assert re.match(f"{finding} validation", analysis(unseen, None, TARGETS, MNIST)[1])
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_a_model_overfits_when_training_is_well_above_test(gap: float, finding: 
 )
 def test_a_gap_is_compared_with_that_of_the_model_before(gap: float, before: float, finding: str) -> None:
     previous = model_result("model_1", train_accuracy=99.5 + before)
-    assert re.search(finding, analysis(model_result(train_accuracy=99.5 + gap), previous, TARGETS)[1])
+    assert re.search(finding, analysis(model_result(train_accuracy=99.5 + gap), previous, TARGETS, MNIST)[1])
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_a_gap_is_compared_with_that_of_the_model_before(gap: float, before: flo
     ],
 )
 def test_accuracy_is_held_against_its_target_and_the_interval(wrong: int, finding: str) -> None:
-    assert re.match(finding, analysis(model_result(test_errors=wrong), None, TARGETS)[2])
+    assert re.match(finding, analysis(model_result(test_errors=wrong), None, TARGETS, MNIST)[2])
 
 
 @pytest.mark.parametrize(("wrong", "accuracy"), [(99, r"0\.01 points more"), (101, r"0\.01 .* less"), (100, "As much")])
@@ -109,20 +110,20 @@ def test_accuracy_and_size_are_compared_with_those_of_the_model_before(
 ) -> None:
     previous = model_result("model_1", test_errors=100, parameters=10_000)
     model = model_result(test_errors=wrong, parameters=parameters)
-    assert re.match(f"{accuracy} .*model_1.* {size}$", analysis(model, previous, TARGETS)[3])
+    assert re.match(f"{accuracy} .*model_1.* {size}$", analysis(model, previous, TARGETS, MNIST)[3])
 
 
 def test_validation_is_not_compared_with_the_test_set() -> None:
     unseen, seen = model_result("model_1", test_errors=None), model_result("model_2")
-    assert not any("model_1" in sentence for sentence in analysis(seen, unseen, TARGETS))
-    both = analysis(model_result("model_2", test_errors=None), unseen, TARGETS)
+    assert not any("model_1" in sentence for sentence in analysis(seen, unseen, TARGETS, MNIST))
+    both = analysis(model_result("model_2", test_errors=None), unseen, TARGETS, MNIST)
     assert ["model_1" in sentence for sentence in both] == [False, True, True, False, False]
     assert not any("test" in sentence for sentence in both[:-1])
 
 
 def test_a_model_that_was_not_looked_at_shows_no_test_figure() -> None:
     unseen = model_result(test_errors=None)
-    for markdown in (comparison_markdown([unseen], TARGETS, {}), results_markdown([unseen], TARGETS, {})):
+    for markdown in (comparison_markdown([unseen], TARGETS, {}, MNIST), results_markdown([unseen], TARGETS, {})):
         assert "meets all" not in markdown.lower() and "not tested" in markdown
     assert cells(results_markdown([unseen], TARGETS, {}))[1][4:7] == ["–", "–", "–"]
     [row] = comparison_table([unseen], TARGETS, {}).to_dict("records")
@@ -135,21 +136,21 @@ def test_a_model_that_was_not_looked_at_shows_no_test_figure() -> None:
 @pytest.mark.parametrize(
     ("mistakes", "finding"),
     [
-        ([(8, 3, 20), (8, 2, 10), (4, 9, 25)], r"Weakest .* 8s \(97\.0 % .*\).* 3$"),
-        ([(0, 9, 1)], r"Weakest .* 0s \(99\.9 % .*\).* 9$"),
-        ([(9, 0, 600)], r"Weakest .* 9s \(40\.0 % .*\).* 0$"),
+        ([(8, 3, 20), (8, 2, 10), (4, 9, 25)], r"Weakest .* 8 \(97\.0 % .*\).* 3$"),
+        ([(0, 9, 1)], r"Weakest .* 0 \(99\.9 % .*\).* 9$"),
+        ([(9, 0, 600)], r"Weakest .* 9 \(40\.0 % .*\).* 0$"),
         ([], ".*every validation image correctly"),
     ],
 )
-def test_the_weakest_digit_and_what_it_is_taken_for_are_named(mistakes: list[Mistake], finding: str) -> None:
-    assert re.match(finding, analysis(model_result(mistakes=mistakes), None, TARGETS)[3])
+def test_the_weakest_class_and_what_it_is_taken_for_are_named(mistakes: list[Mistake], finding: str) -> None:
+    assert re.match(finding, analysis(model_result(mistakes=mistakes), None, TARGETS, MNIST)[3])
 
 
-def test_the_weakest_digit_has_the_lowest_recall_not_the_most_mistakes() -> None:
+def test_the_weakest_class_has_the_lowest_recall_not_the_most_mistakes() -> None:
     model = model_result(mistakes=[(4, 9, 20), (1, 7, 10)])
     model.confusion[1][1] = 90
-    model.confusion[2][2] = 0  # a digit without images has no recall
-    assert "1s (90.0 %" in analysis(model, None, TARGETS)[3]
+    model.confusion[2][2] = 0  # a class without images has no recall
+    assert "1 (90.0 %" in analysis(model, None, TARGETS, MNIST)[3]
 
 
 @pytest.mark.parametrize(
@@ -168,14 +169,16 @@ def test_the_verdict_names_the_missed_targets(
     model = model_result(
         test_errors=60 if accuracy else 61, epochs=15 if epochs else 16, parameters=7_999 if parameters else 8_000
     )
-    assert analysis(model, None, TARGETS)[-1] == (f"Misses: {missed}" if missed else "**Meets all three targets**")
+    assert analysis(model, None, TARGETS, MNIST)[-1] == (
+        f"Misses: {missed}" if missed else "**Meets all three targets**"
+    )
     assert cells(results_markdown([model], TARGETS, {}))[1][-1] == (f"misses: {missed}" if missed else "meets all")
 
 
 def test_the_comparison_has_a_row_a_model_with_the_reference_figures_in_brackets() -> None:
     first, second = model_result("model_1", test_errors=100, parameters=14_478), model_result("model_2")
     story = dict(model_1=entry("a skeleton", "14.5k", 98.8), model_2=entry("half | of\nit\n"))
-    header, *rows = cells(comparison_markdown([first, second], TARGETS, story))
+    header, *rows = cells(comparison_markdown([first, second], TARGETS, story, MNIST))
     assert len(header) == 4
     assert [row[:2] for row in rows] == [
         ["<strong>model_1</strong>", "a skeleton"],
@@ -192,7 +195,7 @@ def test_the_comparison_has_a_row_a_model_with_the_reference_figures_in_brackets
         "Receptive field: 20 px",
     ]
     for model, previous, row in ((first, None, rows[0]), (second, first, rows[1])):
-        said = analysis(model, previous, TARGETS)
+        said = analysis(model, previous, TARGETS, MNIST)
         said[-1] = re.sub(r"\*\*(.*)\*\*", r"<strong>\1</strong>", said[-1])
         assert row[3].split("<br>") == said
 
@@ -200,7 +203,7 @@ def test_the_comparison_has_a_row_a_model_with_the_reference_figures_in_brackets
 @pytest.mark.parametrize("story", [{}, {"model_1": entry("x", "29k", 99.0)}, {"model_2": entry()}])
 def test_a_model_without_reference_figures_has_no_brackets(story: dict[str, StoryEntry]) -> None:
     model = model_result()._replace(receptive_field_px=None)
-    _, (_, target, result, _) = cells(comparison_markdown([model], TARGETS, story))
+    _, (_, target, result, _) = cells(comparison_markdown([model], TARGETS, story, MNIST))
     assert target == ""
     assert not re.search(r"\(|None", result)
     assert "Receptive field: –" in result
@@ -209,7 +212,7 @@ def test_a_model_without_reference_figures_has_no_brackets(story: dict[str, Stor
 
 def test_a_reference_figure_of_zero_is_one() -> None:
     story = dict(model_2=entry("", "0", 0.0))
-    _, (_, _, result, _) = cells(comparison_markdown([model_result()], TARGETS, story))
+    _, (_, _, result, _) = cells(comparison_markdown([model_result()], TARGETS, story, MNIST))
     assert re.findall(r"\((.*?)\)", result) == ["0", "0.00", "0.00"]
     assert cells(results_markdown([model_result()], TARGETS, story))[1][6] == "0.00"
 

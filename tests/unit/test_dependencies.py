@@ -93,26 +93,31 @@ def test_of_a_recipe_a_measurement_depends_on_what_it_reads() -> None:
 
 # What stages read of the settings by way of the library.
 BY_LIBRARY = {
-    "test": {"split"},
+    "test": {"data", "split"},
     "export": {"split"},
     "report": {"split"},
     "study": {"models", "train"},
-    "study_report": {"models", "targets", "train"},
+    "study_report": {"models", "train"},
 }
 
 
-# What a method of the settings reads.
-BY_METHOD = {"recipe": "models"}
+# What else than a section of its name is read by a method or property of the settings.
+BY_METHOD = {
+    "recipe": {"models"},
+    "data_set": {"data", "custom"},
+    "split": {"data", "split"},
+    "targets": {"data", "targets"},
+}
 
 
 # The first stage follows from the file as a whole.
 @pytest.mark.parametrize("stage", [name for name in STAGES if name != "settings"])
 def test_a_stage_declares_every_setting_it_reads_and_no_other(stage: str) -> None:
     declared = {name.split(".")[0] for name in DEFINITIONS[stage].get("params", []) if isinstance(name, str)}
-    read = BY_LIBRARY.get(stage, set()) | ({"split"} if stage == "split" else set())
+    read = set(BY_LIBRARY.get(stage, ()))
     for node in ast.walk(ast.parse((ROOT / f"stages/{stage}.py").read_text())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "settings":
-            read |= {BY_METHOD.get(node.attr, node.attr)} if stage != "split" else set()
+            read |= BY_METHOD.get(node.attr, {node.attr})
     assert declared == read
     of_study = [item for item in DEFINITIONS[stage].get("params", []) if isinstance(item, dict)]
     assert of_study == ([{"study/params.yaml": list(Study.model_fields)}] if stage.startswith("study") else [])

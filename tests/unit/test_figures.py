@@ -26,14 +26,14 @@ from mnist_cnn.models import MODELS
 from mnist_cnn.report.figures import style
 from mnist_cnn.report.figures.claims import leader, validation_interval
 from mnist_cnn.report.figures.curves import accuracy_curves, loss_curves
-from mnist_cnn.report.figures.digits import augmented_digits, confusion_matrix, misclassified_digits
+from mnist_cnn.report.figures.digits import augmented_images, confusion_matrix, misclassified_images
 from mnist_cnn.report.figures.labels import spread
 from mnist_cnn.report.figures.parameters import accuracy_against_parameters
 from mnist_cnn.report.figures.seeds import accuracy_over_seeds
 from mnist_cnn.report.results import ModelResult
 from mnist_cnn.settings.params import Augmentation, Recipe, Targets
 from mnist_cnn.settings.story import StoryEntry
-from tests.helpers import AUGMENTATION, NO_AUGMENTATION, RECIPE, noise
+from tests.helpers import AUGMENTATION, MNIST, NO_AUGMENTATION, RECIPE, noise
 from tests.results import Mistake, model_result
 
 TARGETS = Targets(test_accuracy=99.4, max_epochs=15, parameters_below=8000)
@@ -81,21 +81,23 @@ def augmented(name: str, recipe: Recipe = AUGMENTING, digits: torch.Tensor = DIG
     """Each row has other pixels: those of the digits, less so much ink."""
     epochs = [digits * (0.9 - 0.1 * epoch) / 255 for epoch in range(2)]
     views = [digits * (0.7 - 0.1 * view) / 255 for view in range(len(TTA_VIEWS))]
-    return augmented_digits(name, recipe, digits, digits.flip(1), epochs, views)
+    return augmented_images(name, MNIST, recipe, digits, digits.flip(1), epochs, views)
 
 
 def over_seeds(
     own: dict[str, list[float]], shared: dict[str, list[float]] | None = None, size: int = 7000, **references: float
 ) -> Figure:
-    return accuracy_over_seeds(own, shared or {}, dict.fromkeys(own, size), TARGETS, story(**references), "model_6")
+    return accuracy_over_seeds(
+        own, shared or {}, dict.fromkeys(own, size), TARGETS, story(**references), "model_6", MNIST
+    )
 
 
 FIGURES: dict[str, Callable[[list[ModelResult]], Figure]] = {
-    "accuracy": accuracy_curves,
-    "loss": loss_curves,
-    "parameters": lambda models: accuracy_against_parameters(models, TARGETS, STORY),
-    "confusion": lambda models: confusion_matrix(models[0]),
-    "misclassified": lambda models: misclassified_digits(models[0], 4),
+    "accuracy": lambda models: accuracy_curves(models, MNIST),
+    "loss": lambda models: loss_curves(models, MNIST),
+    "parameters": lambda models: accuracy_against_parameters(models, TARGETS, STORY, MNIST),
+    "confusion": lambda models: confusion_matrix(models[0], MNIST),
+    "misclassified": lambda models: misclassified_images(models[0], 4, MNIST),
     "augmented": lambda models: augmented(models[0].name),
     "seeds": lambda models: over_seeds({model.name: [99.0, 99.5] for model in models}, model_4=97.39),
 }
@@ -229,7 +231,7 @@ def test_labels_of_points_overlap_neither_each_other_nor_the_frame(
 ) -> None:
     models = crowd(count, stem, apart)
     monkeypatch.setattr(style, "MODELS", tuple(model.name for model in models))
-    figure = accuracy_against_parameters(models, TARGETS, {})
+    figure = accuracy_against_parameters(models, TARGETS, {}, MNIST)
     [axes] = figure.axes
     labels = [(text, box) for text, box in written(figure) if text.startswith(stem) and "\n9" in text]
     assert len(labels) == count
@@ -315,9 +317,9 @@ def test_a_claim_is_made_only_where_no_interval_overlaps() -> None:
     assert leader({"a": (98, 99), "b": (99.1, 99.3), "c": (97, 99)}) == "b"
     assert leader({"a": (98, 99), "b": (98.9, 99.3)}) is None and leader({"a": (98, 99)}) is None
     assert validation_interval(best)[0] < 99.5 < validation_interval(best)[1]
-    assert heading(accuracy_curves([best, bad])).startswith("model_1 ")
-    assert not any(name in heading(accuracy_curves([best, close, bad])) for name in MODELS)
-    assert not any(name in heading(loss_curves([best, bad])) for name in MODELS)
+    assert heading(accuracy_curves([best, bad], MNIST)).startswith("model_1 ")
+    assert not any(name in heading(accuracy_curves([best, close, bad], MNIST)) for name in MODELS)
+    assert not any(name in heading(loss_curves([best, bad], MNIST)) for name in MODELS)
 
 
 def test_every_seed_is_shown_with_the_mean_the_target_and_the_reference_figures() -> None:
@@ -372,7 +374,7 @@ def test_the_heading_names_the_models_whose_whole_intervals_reach_both_targets(r
     # With 46 errors in 10,000 images the interval begins just above 99.4 %.
     models = [result(name, test_errors=40 if name in reaching else 50) for name in ("model_1", "model_2", "model_3")]
     large = result("model_4", test_errors=40, parameters=8000)
-    title = heading(accuracy_against_parameters([*models, large], TARGETS, {}))
+    title = heading(accuracy_against_parameters([*models, large], TARGETS, {}, MNIST))
     assert title.startswith(f"{who} ")
     assert ("99.4 %" in title and "8,000" in title) == bool(reaching)
 
@@ -382,7 +384,7 @@ def test_accuracy_stands_over_parameters_with_its_interval_and_the_reference_fig
     model = result("model_3", [(4, 9, 100)], test_errors=test_errors, parameters=5000)
     interval = model.test.interval if model.test else validation_interval(model)
     for told, reference in (({}, []), (story(model_3=98.7, model_4=98.7), [[5000, 98.7]])):
-        figure = accuracy_against_parameters([model], TARGETS, told)
+        figure = accuracy_against_parameters([model], TARGETS, told, MNIST)
         axes = figure.axes[0]
         (point, _, (bars,)) = axes.containers[0]
         assert points(point) == [[5000, 99.0]]
@@ -400,7 +402,7 @@ def test_accuracy_stands_over_parameters_with_its_interval_and_the_reference_fig
 def test_models_that_would_hide_one_another_stand_side_by_side_on_their_side_of_the_limit() -> None:
     sizes = {"model_1": 7980, "model_2": 7990, "model_3": 7999, "model_4": 8000, "model_5": 20000}
     models = [result(name, parameters=size) for name, size in sizes.items()]
-    figure = accuracy_against_parameters(models, TARGETS, {})
+    figure = accuracy_against_parameters(models, TARGETS, {}, MNIST)
     [axes] = figure.axes
     drawn = [points(container[0])[0][0] for container in axes.containers if points(container[0])]
     assert drawn[2] < 8000 <= drawn[3] and drawn[4] == 20000
@@ -412,7 +414,7 @@ def test_models_that_would_hide_one_another_stand_side_by_side_on_their_side_of_
 @pytest.mark.parametrize("reference", [96.3, 90.0])
 def test_what_is_far_below_is_written_at_the_edge(reference: float) -> None:
     models = [result("model_3", test_errors=100), result("model_4", test_errors=900)]
-    figure = accuracy_against_parameters(models, TARGETS, story(model_3=reference))
+    figure = accuracy_against_parameters(models, TARGETS, story(model_3=reference), MNIST)
     assert any(f"{reference:.2f}" in text and "×" in text for text in texts_of(figure))
     assert any("model_4 91.00" in text for text in texts_of(figure))
     assert 96.5 < figure.axes[0].get_ylim()[0] < 98.7
@@ -431,7 +433,7 @@ def test_the_confusion_matrix_is_headed_by_its_mistakes_and_holds_shares_and_cou
     mistakes: list[Mistake], numbers: list[str]
 ) -> None:
     model = result(mistakes=mistakes)
-    figure = confusion_matrix(model)
+    figure = confusion_matrix(model, MNIST)
     assert "validation" in heading(figure)
     assert re.findall(r"(?<!_)\b[\d,]*\d(?: times)?|once", heading(figure)) == numbers
     [axes] = figure.axes
@@ -457,7 +459,7 @@ def test_the_confusion_matrix_is_headed_by_its_mistakes_and_holds_shares_and_cou
 )
 def test_the_most_probable_mistakes_are_shown_with_their_likeliest_classes(shown: int, count: int, title: str) -> None:
     model = result(mistakes=[(4, 9, 3), (7, 2, 9)])
-    figure = misclassified_digits(model, shown)
+    figure = misclassified_images(model, shown, MNIST)
     assert heading(figure).startswith(title) and "model_2" in heading(figure) and "validation" in heading(figure)
     [axes] = figure.axes
     # Ink is dark on a light ground.
@@ -473,9 +475,9 @@ def test_the_most_probable_mistakes_are_shown_with_their_likeliest_classes(shown
 @pytest.mark.parametrize("each", [1, 1000])
 def test_a_model_without_mistakes_is_drawn(tmp_path: Path, each: int) -> None:
     models = [result("model_1", [], test_errors=0, each=each), result("model_2", [(4, 9, 1)], each=each)]
-    assert saved(accuracy_against_parameters(models, TARGETS, {}), tmp_path)
-    assert saved(accuracy_curves(models), tmp_path)
-    figure = misclassified_digits(models[0], 4)
+    assert saved(accuracy_against_parameters(models, TARGETS, {}, MNIST), tmp_path)
+    assert saved(accuracy_curves(models, MNIST), tmp_path)
+    figure = misclassified_images(models[0], 4, MNIST)
     assert saved(figure, tmp_path)
     [(text, box)] = written(figure)
     assert "none" in text and box.y1 < figure.bbox.height
@@ -491,21 +493,21 @@ def test_a_model_that_knows_nothing_is_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "titles", "rows"),
     [
-        ({}, [], ["as written"]),
-        ({"deskew": True}, [], ["as written", "deskewed"]),
+        ({}, [], ["as they are"]),
+        ({"deskew": True}, [], ["as they are", "deskewed"]),
         (
             {"augmentation": Augmentation(rotation_deg=0, shift_px=0.5, scale_percent=0)},
             ["shifted up to 0.5 px"],
-            ["as written", "epoch 1", "epoch 2"],
+            ["as they are", "epoch 1", "epoch 2"],
         ),
         (
             {"deskew": True, "tta": True, "augmentation": AUGMENTATION},
             ["rotated up to 10°, shifted up to 2 px, scaled up to 10 %", "test-time"],
-            ["as written", "deskewed", "epoch 1", "epoch 2", *(5 * [""])],
+            ["as they are", "deskewed", "epoch 1", "epoch 2", *(5 * [""])],
         ),
     ],
 )
-def test_each_row_of_augmented_digits_says_what_it_is(
+def test_each_row_of_augmented_images_says_what_it_is(
     recipe: dict[str, Any], titles: list[str], rows: list[str]
 ) -> None:
     figure = augmented("model_2", RECIPE.model_copy(update={"augmentation": NO_AUGMENTATION} | recipe))
@@ -525,7 +527,7 @@ def test_each_row_of_augmented_digits_says_what_it_is(
 
 
 @pytest.mark.parametrize("count", [1, 8, 40])
-def test_any_number_of_augmented_digits_fits_and_so_do_the_longest_words(count: int) -> None:
+def test_any_number_of_augmented_images_fits_and_so_do_the_longest_words(count: int) -> None:
     bounds = Augmentation(rotation_deg=12.5, shift_px=12.5, scale_percent=12.5)
     figure = augmented("model_6", AUGMENTING.model_copy(update={"augmentation": bounds}), noise(count).pixels)
     for text, box in written(figure):

@@ -32,7 +32,7 @@ from mnist_cnn.inference.classifier import SPLITS, WEIGHTS, as_pixels
 from mnist_cnn.models import build
 from mnist_cnn.settings.params import load
 from tests.distorted import real_digits
-from tests.helpers import NATIVE, NORMALISATION, RECIPE, ROOT, TORCH
+from tests.helpers import MNIST, NATIVE, NORMALISATION, RECIPE, ROOT, TORCH
 
 DIGITS = torch.from_numpy(real_digits().copy())
 ENGINES = pytest.mark.parametrize("execution", [TORCH, NATIVE], ids=["torch", "native"])
@@ -48,7 +48,7 @@ def network(seed: int = 1) -> nn.Module:
 
 def classifier(execution: ExecutionConfig = TORCH, deskewed: bool = True, tta: bool = True) -> Classifier:
     recipe = RECIPE.model_copy(update={"deskew": deskewed, "tta": tta})
-    return Classifier("model_7", network(), NORMALISATION, recipe, execution, batch_size=32)
+    return Classifier("model_7", network(), NORMALISATION, recipe, execution, batch_size=32, classes=MNIST.labels)
 
 
 @ENGINES
@@ -172,6 +172,7 @@ def test_a_trained_model_is_loaded_as_it_was_measured(project: Path) -> None:
         settings.recipe("model_7"),
         NATIVE if engine == "auto" else ExecutionConfig(torch.device("cpu"), engine),
         batch_size=settings.evaluate.batch_size,
+        classes=MNIST.labels,
     )
     assert torch.equal(classify.logits(DIGITS), expected.logits(DIGITS))
 

@@ -39,6 +39,7 @@ def test_initial_weights_keep_the_size_of_the_signal(name: str) -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.fill_(7)
+    torch.manual_seed(0)  # one draw in some hundred is farther off
     initialise(network)
     for layer in network:
         if isinstance(layer, nn.Conv2d):

@@ -25,7 +25,7 @@ def changed(section: str, **values: Any) -> Params:  # noqa: ANN401
     """The settings with some of a section's changed."""
     content = SETTINGS.model_dump()
     part = content
-    for name in section.split("."):
+    for name in filter(None, section.split(".")):
         part = part[name]
     part |= values
     return Params.model_validate(content)
@@ -37,10 +37,12 @@ def changed(section: str, **values: Any) -> Params:  # noqa: ANN401
         ("models.model_5", {"max_lr": 0.1}, True),
         ("models.model_5.augmentation", {"shift_px": 0.0}, True),
         ("train", {"seed": 2}, True),
-        ("split", {"val": 4000}, True),
+        ("split.mnist", {"val": 4000}, True),
+        ("split.kmnist", {"val": 4000}, False),
+        ("", {"data": "kmnist"}, True),
         ("models.model_4", {"max_lr": 0.1}, False),
         ("evaluate", {"batch_size": 64}, False),
-        ("targets", {"max_epochs": 3}, False),
+        ("targets.mnist", {"max_epochs": 3}, False),
     ],
 )
 def test_a_look_is_at_one_choice_of_a_model(section: str, values: dict[str, Any], follows: bool) -> None:

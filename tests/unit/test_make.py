@@ -59,7 +59,7 @@ def test_settings_are_scaled_down_and_never_up(tmp_path: Path, named: str, chose
     assert after.split == before.split.model_copy(update={"train": 1000})
     assert after.models == {name: before.models[name].model_copy(update={"epochs": 2}) for name in chosen}
     assert after.model in chosen
-    changed = {"split", "models", "model"}
+    changed = {"splits", "models", "model"}
     assert before.model_dump(exclude=changed) == after.model_dump(exclude=changed)
 
 

@@ -23,7 +23,7 @@ DIGITS = real_digits()
 class Nearest:
     """Takes a digit for what the nearest of a hundred is, with a probability of 90 %, or else for the next number."""
 
-    name = "nearest"
+    name, classes = "nearest", tuple("0123456789")
 
     def __call__(self, images: Bytes) -> np.ndarray:
         distances = np.abs(images[:, None].astype(int) - DIGITS).sum((2, 3))
@@ -80,7 +80,7 @@ def test_of_a_folder_all_images_are_taken_and_written_down(predicted: Predict) -
     assert result.status == 0
     table = pd.read_csv("predictions.csv")
     assert table["file"].tolist() == ["folder/a.PNG", "folder/b.png"]
-    assert table["digit"].tolist() == [2, 1] and table["second"].tolist() == [3, 2]
+    assert table["class"].tolist() == [2, 1] and table["second"].tolist() == [3, 2]
     np.testing.assert_allclose(table[[f"p{digit}" for digit in range(10)]].sum(axis=1), 1, atol=1e-5)
     assert table["probability"].tolist() == [table["p2"][0], table["p1"][1]]
     assert "predictions.csv" in result.lines[-1]
@@ -167,7 +167,7 @@ def test_names_that_are_no_utf8_are_read_and_shown(predicted: Predict, tmp_path:
     except OSError:
         pytest.skip("this file system takes UTF-8 alone")
     assert predicted("folder").status == 0
-    assert pd.read_csv("predictions.csv")["digit"].tolist() == [1]
+    assert pd.read_csv("predictions.csv")["class"].tolist() == [1]
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])

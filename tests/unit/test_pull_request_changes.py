@@ -48,7 +48,7 @@ class Repository:
         self.commit()
         self.git("branch", "change")
         # What happens on main afterwards is none of the branch's doing.
-        self.set("targets.max_epochs", 14)
+        self.set("targets.mnist.max_epochs", 14)
         self.commit()
         self.git("switch", "--quiet", "change")
 

@@ -35,10 +35,11 @@ GOLDEN = ROOT / "tests/unit/golden"
 SETTINGS = load(ROOT / "params.yaml")
 RECIPES: dict[str, Any] = {"model_4": {"epochs": 15, "max_lr": 0.02}, "model_5": {"epochs": 15, "max_lr": 0.2}}
 PARAMS: dict[str, Any] = {
+    "data": "mnist",
     "model": "model_5",
-    "split": {"val": 5000},
+    "split": {"mnist": {"val": 5000}},
     "models": RECIPES,
-    "targets": {"test_accuracy": 99.4, "max_epochs": 15, "parameters_below": 8000},
+    "targets": {"mnist": {"test_accuracy": 99.4, "max_epochs": 15, "parameters_below": 8000}},
 }
 SOURCE = Source(
     "https://github.com/owner/project",
@@ -290,7 +291,10 @@ def test_a_run_is_compared_with_what_is_committed(made: dict[str, Any], differs:
         ({"params": "a: [", "where": "main"}, "main: "),
         ({"params": "[]"}, "damaged"),
         ({"params": yaml.safe_dump(PARAMS | {"targets": {}})}, "3 validation errors"),
-        ({"params": yaml.safe_dump(PARAMS | {"split": {"val": 0}})}, "split.val: 0 is not allowed: at least 1"),
+        (
+            {"params": yaml.safe_dump(PARAMS | {"split": {"mnist": {"val": 0}}})},
+            "split.val: 0 is not allowed: at least 1",
+        ),
         ({"numbers": ""}, "damaged"),
         ({"numbers": "model,parameters\nmodel_5,many\n"}, "many"),
         ({"numbers": pd.DataFrame([MODEL_5 | {"val_accuracy": None}]).to_csv(index=False)}, "'model_5'"),

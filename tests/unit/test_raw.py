@@ -101,7 +101,7 @@ def test_an_unreadable_file_is_refused(raw: Path) -> None:
 
 def run_split(monkeypatch: pytest.MonkeyPatch, raw: Path, splits: Path, sizes: str) -> None:
     params = splits.parent / "params.yaml"
-    old = "  train: 55000\n  val: 5000\n"
+    old = "    train: 55000\n    val: 5000\n"
     text = (ROOT / "params.yaml").read_text()
     assert old in text
     params.write_text(text.replace(old, sizes))
@@ -110,7 +110,7 @@ def run_split(monkeypatch: pytest.MonkeyPatch, raw: Path, splits: Path, sizes: s
     cli.run(split.main)
 
 
-SIZES = "  train: 4\n  val: 2\n"
+SIZES = "    train: 4\n    val: 2\n"
 
 
 def test_the_stage_writes_the_splits_of_intact_files(

@@ -18,7 +18,7 @@ from mnist_cnn.report.results import load_result
 from mnist_cnn.settings.params import load
 from mnist_cnn.training.fit import Epoch
 from stages import evaluate
-from tests.helpers import ROOT, noise
+from tests.helpers import MNIST, ROOT, noise
 from tests.results import metrics
 
 HISTORY = b"epoch,learning_rate,train_loss,train_accuracy,val_loss,val_accuracy\n1,0.1,0.5,90.0,0.2,95.0\n"
@@ -71,7 +71,7 @@ def test_what_the_stages_write_is_what_the_report_reads(tmp_path: Path, monkeypa
     assert model.receptive_field_px is not None and model.receptive_field_px > 1
     assert model.history.to_csv(index=False).encode() == HISTORY
     assert tuple(model.history) == Epoch._fields
-    comparison_markdown([model], load(ROOT / "params.yaml").targets, {})
+    comparison_markdown([model], load(ROOT / "params.yaml").targets, {}, MNIST)
 
 
 @pytest.mark.parametrize("content", [None, {}, {"bytes": 1}])

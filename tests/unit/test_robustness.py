@@ -24,7 +24,7 @@ from mnist_cnn.report.figures.style import save
 from mnist_cnn.report.robustness import MEAN, NONE, robustness_markdown, robustness_table
 from mnist_cnn.settings.robustness import Robustness
 from mnist_cnn.settings.validation import validate
-from tests.helpers import bar, squares
+from tests.helpers import MNIST, bar, squares
 from tests.severities import severities
 
 SEVERITIES = severities()
@@ -140,7 +140,7 @@ def test_a_single_model_has_no_highest_and_none_at_all_is_a_table_of_dashes() ->
 
 
 def draw(found: Mapping[str, Mapping[str, float] | None], digits: torch.Tensor = DIGITS) -> Figure:
-    return robustness_map(robustness_table(found, SEVERITIES), digits, SEVERITIES)
+    return robustness_map(robustness_table(found, SEVERITIES), digits, SEVERITIES, MNIST)
 
 
 def texts(figure: Figure) -> list[Text]:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.models import MODELS
+from mnist_cnn.settings.datasets import DataName
 from mnist_cnn.settings.params import Params, load
 from mnist_cnn.settings.story import Story, load_story
 from mnist_cnn.settings.validation import RENAMED, validate
@@ -71,15 +72,16 @@ def test_the_repositorys_own_settings_are_valid() -> None:
         ("models", ["model_5"], "dictionary"),
         (f"{RECIPE}", None, "dictionary"),
         (f"{RECIPE}.augmentation", 0.0, "dictionary"),
-        ("split.train", 55000.0, "integer"),
-        ("split.val", True, "integer"),
-        ("split.seed", "0", "integer"),
+        ("split.mnist.train", 55000.0, "integer"),
+        ("split.mnist.val", True, "integer"),
+        ("split.mnist.seed", "0", "integer"),
         (f"{RECIPE}.max_lr", True, "number"),
         (f"{RECIPE}.dropout", [0.1], "number"),
         (f"{RECIPE}.deskew", 1, "boolean"),
         (f"{RECIPE}.tta", 5, "boolean"),
         # Values that are not among those allowed.
-        ("split.method", "best", "'last', 'random' or 'stratified'"),
+        ("data", "emnist", "'mnist', 'fashion_mnist', 'kmnist' or 'custom'"),
+        ("split.mnist.method", "best", "'last', 'random' or 'stratified'"),
         ("train.device", "gpu", "'auto', 'cpu', 'cuda' or 'mps'"),
         ("train.engine", "fast", "'auto', 'native' or 'torch'"),
         ("train.precision", "float16", "'float32' or 'bfloat16'"),
@@ -87,10 +89,10 @@ def test_the_repositorys_own_settings_are_valid() -> None:
         ("model", NO_MODEL, ", ".join(DOCUMENT["models"])),
         ("models", {}, "at least 1"),
         # Out of range, on either side.
-        ("split.train", 0, "greater than or equal to 1"),
-        ("split.val", 0, "greater than or equal to 1"),
-        ("split.seed", -1, "greater than or equal to 0"),
-        ("split.seed", 2**32, "less than 4294967296"),
+        ("split.mnist.train", 0, "greater than or equal to 1"),
+        ("split.mnist.val", 0, "greater than or equal to 1"),
+        ("split.mnist.seed", -1, "greater than or equal to 0"),
+        ("split.mnist.seed", 2**32, "less than 4294967296"),
         ("train.seed", -1, "greater than or equal to 0"),
         ("train.seed", 2**32, "less than 4294967296"),
         (f"{RECIPE}.epochs", 0, "greater than or equal to 1"),
@@ -115,16 +117,18 @@ def test_the_repositorys_own_settings_are_valid() -> None:
         ("evaluate.batch_size", 0, "greater than or equal to 1"),
         ("evaluate.calibration_bins", 0, "greater than or equal to 1"),
         ("evaluate.calibration_bins", 1001, "less than or equal to 1000"),
-        ("targets.max_epochs", 0, "greater than or equal to 1"),
-        ("targets.parameters_below", 0, "greater than or equal to 1"),
+        ("targets.mnist.max_epochs", 0, "greater than or equal to 1"),
+        ("targets.mnist.parameters_below", 0, "greater than or equal to 1"),
+        ("custom.classes", ["a"], "at least 2"),
+        ("custom.title", "", "at least 1"),
         ("report.misclassified_shown", 0, "greater than or equal to 1"),
         ("report.augmented_digits", 0, "greater than or equal to 1"),
-        ("targets.test_accuracy", -0.1, "greater than or equal to 0"),
-        ("targets.test_accuracy", 100.1, "less than or equal to 100"),
+        ("targets.mnist.test_accuracy", -0.1, "greater than or equal to 0"),
+        ("targets.mnist.test_accuracy", 100.1, "less than or equal to 100"),
         # Not a number, and infinite.
         (f"{RECIPE}.max_lr", float("nan"), "finite"),
         (f"{RECIPE}.augmentation.shift_px", float("inf"), "finite"),
-        ("targets.test_accuracy", float("-inf"), "finite"),
+        ("targets.mnist.test_accuracy", float("-inf"), "finite"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_path(
@@ -138,8 +142,8 @@ def test_a_wrong_value_is_refused_by_its_path(
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("split.train", 1),
-        ("split.seed", 2**32 - 1),
+        ("split.mnist.train", 1),
+        ("split.mnist.seed", 2**32 - 1),
         (f"{RECIPE}.epochs", 1000),
         (f"{RECIPE}.batch_size", 60_000),
         (f"{RECIPE}.max_lr", 10),
@@ -148,7 +152,7 @@ def test_a_wrong_value_is_refused_by_its_path(
         (f"{RECIPE}.augmentation.rotation_deg", 180.0),
         (f"{RECIPE}.augmentation.shift_px", 14),
         (f"{RECIPE}.augmentation.scale_percent", 99.9),
-        ("targets.test_accuracy", 100),
+        ("targets.mnist.test_accuracy", 100),
     ],
 )
 def test_bounds_are_allowed_themselves(document: dict[str, Any], setting: str, value: object) -> None:
@@ -166,7 +170,18 @@ def test_the_kernels_compute_in_float32_and_nothing_else(document: dict[str, Any
 
 @pytest.mark.parametrize(
     "path",
-    ["", "split", "train", RECIPE, f"{RECIPE}.augmentation", "evaluate", "targets", "report"],
+    [
+        "",
+        "split",
+        "split.mnist",
+        "train",
+        RECIPE,
+        f"{RECIPE}.augmentation",
+        "evaluate",
+        "targets.kmnist",
+        "report",
+        "custom",
+    ],
 )
 def test_an_unknown_setting_is_refused_by_its_path_with_those_that_are_known(
     document: dict[str, Any], path: str
@@ -236,7 +251,7 @@ def test_a_setting_that_has_gone_elsewhere_is_refused_with_its_new_place(documen
 # ---- What is told of the models, in a file of its own
 
 
-def story_of(tmp_path: Path, **changes: object) -> Story:
+def story_of(tmp_path: Path, changes: dict[str, Any], data: DataName = "mnist") -> Story:
     file = tmp_path / "story.yaml"
     entry = {
         "target": "x",
@@ -244,13 +259,14 @@ def story_of(tmp_path: Path, **changes: object) -> Story:
         "reference_train_accuracy": None,
         "reference_test_accuracy": 100,
     }
-    file.write_text(yaml.safe_dump({"models": {changes.pop("model", "model_1"): entry | changes}}))
-    return load_story(file)
+    file.write_text(yaml.safe_dump({"data": "mnist", "models": {changes.pop("model", "model_1"): entry | changes}}))
+    return load_story(file, data)
 
 
 def test_the_story_is_valid_and_may_have_no_reference_figures(tmp_path: Path) -> None:
-    assert load_story(ROOT / "story.yaml").keys() <= set(MODELS)
-    assert story_of(tmp_path)["model_1"].reference_train_accuracy is None
+    assert load_story(ROOT / "story.yaml", "mnist").keys() <= set(MODELS)
+    assert story_of(tmp_path, {})["model_1"].reference_train_accuracy is None
+    assert story_of(tmp_path, {}, "kmnist") == {}
 
 
 @pytest.mark.parametrize(
@@ -267,7 +283,7 @@ def test_a_wrong_entry_of_the_story_is_refused_by_its_path(
     tmp_path: Path, setting: str, value: object, allowed: str
 ) -> None:
     with pytest.raises(InputError, match=f"story.yaml: models.*({setting}|{value})") as error:
-        story_of(tmp_path, **{setting: value})
+        story_of(tmp_path, {setting: value})
     assert allowed in str(error.value)
 
 
@@ -312,11 +328,33 @@ def test_models_that_are_not_presented_may_be_left_out(document: dict[str, Any])
 
 
 def test_no_more_images_are_split_than_there_are(document: dict[str, Any]) -> None:
-    document["split"] |= {"train": 55_000, "val": 5_000}
+    document["split"]["kmnist"] |= {"train": 55_000, "val": 5_000}
+    # How many images of one's own there are is not known yet.
+    document["split"]["custom"] |= {"train": 600_000, "val": 5_000}
     validate(Params, document, "here")
-    document["split"]["train"] += 1
+    document["split"]["kmnist"]["train"] += 1
     line = fault(document)
-    assert line.startswith("split: train + val is 60,001") and "60,000" in line
+    assert line.startswith("split: kmnist: train + val is 60,001") and "60,000" in line
+
+
+@pytest.mark.parametrize("name", get_args(DataName))
+def test_each_data_set_has_its_own_split_targets_and_classes(document: dict[str, Any], name: DataName) -> None:
+    document["data"] = name
+    document["split"][name]["val"] = 4_321
+    document["targets"][name]["max_epochs"] = 3
+    document["custom"]["classes"] = ["cat", "dog"]
+    settings = validate(Params, document, "here")
+    assert (settings.split.val, settings.targets.max_epochs) == (4_321, 3)
+    assert len(settings.data_set.classes) == (2 if name == "custom" else 10)
+    assert len(set(settings.data_set.labels)) == 10
+
+
+@pytest.mark.parametrize(("setting", "value"), [("title", "a\nb"), ("images", " "), ("classes", ["cat", "cat"])])
+def test_what_is_said_of_ones_own_images_fits_into_a_line(
+    document: dict[str, Any], setting: str, value: object
+) -> None:
+    document["custom"][setting] = value
+    assert fault(document).startswith("custom: ")
 
 
 # ---- Files
@@ -346,10 +384,14 @@ def test_text_that_is_no_allowed_number_comes_without_advice(document: dict[str,
 
 
 def test_several_faults_take_a_line_each(document: dict[str, Any]) -> None:
-    put(document, "split.seed", -1)
+    put(document, "split.mnist.seed", -1)
     put(document, f"{RECIPE}.max_lrr", 1)
     put(document, "train.device", "gpu")
-    assert [line.split(": ")[0] for line in faults(document)] == ["split.seed", "train.device", f"{RECIPE}.max_lrr"]
+    assert [line.split(": ")[0] for line in faults(document)] == [
+        "split.mnist.seed",
+        "train.device",
+        f"{RECIPE}.max_lrr",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import onnx
 from google.protobuf.message import DecodeError
 
+import onnx
 from mnist_cnn.common.errors import InputError
 
 PAGE = Path(__file__).with_name("page")
@@ -36,12 +36,13 @@ class Content(NamedTuple):
         return self.body if isinstance(self.body, bytes) else self.body.read_bytes()
 
 
-def site(models: Mapping[str, Path], first: str, runtime: Path) -> dict[str, Content]:
+def site(models: Mapping[str, Path], first: str, images: str, runtime: Path) -> dict[str, Content]:
     """All that there is, by its path.
 
     Args:
         models: exported files by the model's name, in order; those that are missing are left out.
         first: the model that the page begins with; where it is missing, the first that there is.
+        images: what the models know, in the plural.
         runtime: the folder ``dist`` of the npm package onnxruntime-web.
 
     Raises:
@@ -54,6 +55,7 @@ def site(models: Mapping[str, Path], first: str, runtime: Path) -> dict[str, Con
         raise InputError(f"{runtime / missing[0]}: is not there; 'make demo' gets it, where npm is installed")
     listed = {
         "chosen": first if first in there else next(iter(there)),
+        "images": images,
         "models": [_described(name, file) for name, file in there.items()],
     }
     files = {
@@ -67,12 +69,19 @@ def site(models: Mapping[str, Path], first: str, runtime: Path) -> dict[str, Con
     return contents
 
 
-def _described(name: str, file: Path) -> dict[str, str]:
+def _described(name: str, file: Path) -> dict[str, Any]:
     """What the page says of a model, from what the file says of itself."""
     try:
         facts = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
         parameters, accuracy = f"{int(facts['parameters']):,}", facts["validation_accuracy"]
+        classes = json.loads(facts["classes"])
     except (OSError, DecodeError, KeyError, ValueError) as error:
         fault = " ".join(str(error).split())
         raise InputError(f"{file}: is no exported model ({fault}); 'make repro' restores it") from None
-    return {"name": name, "file": f"models/{name}.onnx", "parameters": parameters, "accuracy": accuracy}
+    return {
+        "name": name,
+        "file": f"models/{name}.onnx",
+        "parameters": parameters,
+        "accuracy": accuracy,
+        "classes": classes,
+    }

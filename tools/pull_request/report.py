@@ -47,7 +47,8 @@ class Results(NamedTuple):
     """What a version of the project has of settings and measurements.
 
     ``params`` is params.yaml; ``numbers`` has, by the models' names, the columns of ``report.comparison_table``;
-    ``selected`` is the model that the report presents; ``comparison`` is the table with its analysis, Markdown.
+    ``selected`` is the model that the report presents; ``comparison`` is the table with its analysis, Markdown;
+    ``data`` is the data set's name.
     """
 
     params: dict[str, Any]
@@ -56,6 +57,7 @@ class Results(NamedTuple):
     numbers: dict[str, dict[str, float]]
     selected: str
     comparison: str
+    data: str
 
     @property
     def meeting(self) -> list[str]:
@@ -74,7 +76,10 @@ def parse_results(params: str, numbers: str, selected: str, comparison: str, whe
     """
     try:
         settings = parse_yaml(params, "params.yaml")
-        targets, val_images = Targets.model_validate(settings["targets"]), int(settings["split"]["val"])
+        # Before version 0.5 there was MNIST alone, and its targets and split stood where those of each set are now.
+        data = settings.get("data", "mnist")
+        targets, split = (settings[key].get(data, settings[key]) for key in ("targets", "split"))
+        targets, val_images = Targets.model_validate(targets), int(split["val"])
         if val_images < 1:
             raise ValueError(f"split.val: {val_images} is not allowed: at least 1")
         by_model = {}
@@ -87,10 +92,10 @@ def parse_results(params: str, numbers: str, selected: str, comparison: str, whe
         chosen = json.loads(selected)["model"]
         if chosen not in by_model:
             raise ValueError(f"nothing is known of the selected model {chosen!r}")
-    except (InputError, ValueError, KeyError, TypeError) as error:
+    except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
         fault = " ".join(str(error).split())
         raise InputError(f"{where}: settings or measurements are damaged: {fault}") from None
-    return Results(settings, targets, val_images, by_model, chosen, comparison)
+    return Results(settings, targets, val_images, by_model, chosen, comparison, data)
 
 
 class Base(NamedTuple):
@@ -123,11 +128,12 @@ def report(
         title, notes, sections: Markdown. Notes follow the verdict, a line each; sections the comparison.
     """
     against = f"{code(base.name)} at {code(base.revision[:7])}"
+    comparable = base.results if base.results and base.results.data == results.data else None
     parts = [
         f"## {title}",
         "\n".join(f"- {line}" for line in [*verdict(base, results), *notes]),
         f"### Metrics against {against}",
-        metrics_changed(base.results, results) if base.results else "Nothing to compare with.",
+        metrics_changed(comparable, results) if comparable else "Nothing to compare with.",
         *sections,
         f"### Settings against {against}",
         settings_changed(base.results, results) if base.results else "Nothing to compare with.",
@@ -151,10 +157,13 @@ def verdict(base: Base, results: Results) -> list[str]:
         f"{_on_targets(chosen, row, results.targets)}: {row[_VALIDATION]:.2f} % on validation, {tested}"
         f"{row['epochs']:.0f} epochs, {row['parameters']:,.0f} parameters",
         f"All three targets are met by {_listed(meeting) or 'no model'} ({len(meeting)} of {len(results.numbers)})"
-        + (_newly_meeting(base.results.meeting, meeting) if base.results else ""),
+        + (_newly_meeting(base.results.meeting, meeting) if base.results and base.results.data == results.data else ""),
     ]
     if base.results is None:
         return [*lines, f"{code(base.name)} has no results yet: there is nothing to compare with"]
+    if base.results.data != results.data:
+        sets = f"{code(results.data)}, those of {code(base.name)} of {code(base.results.data)}"
+        return [*lines, f"These results are of the data set {sets}: they are not compared"]
     if base.results.selected != results.selected:
         lines.append(f"The selected model is {chosen}; on {code(base.name)} it is {code(base.results.selected)}")
     if results.selected in base.results.numbers:

@@ -47,7 +47,7 @@ def load_looks(path: Path) -> list[Look]:
 
 
 def recipe_digest(model: str, params: Params) -> str:
-    """A name for what was chosen about a model: recipe, seed, split and its code; 16 hexadecimal digits.
+    """A name for what was chosen about a model: data set, recipe, seed, split and its code; 16 hexadecimal digits.
 
     Raises:
         InputError: the model has no recipe.
@@ -55,6 +55,8 @@ def recipe_digest(model: str, params: Params) -> str:
     recipe = params.recipe(model)
     code = Path(models.__file__).with_name(f"{model}.py").read_text(encoding="utf-8")
     chosen = [recipe.model_dump(), params.train.seed, params.split.model_dump(), without_comments(code)]
+    if params.data != "mnist":  # the first looks, at MNIST, were declared when there was no other data set
+        chosen.append(params.data)
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -1,7 +1,7 @@
 """What is measured of a model, and how each metric is shown. Accuracies and recalls are in percent."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, NamedTuple, get_origin, get_type_hints
 
@@ -47,7 +47,7 @@ class Metrics:
     val_accuracy: Annotated[float, Display("Validation accuracy, %", 2, 2, 1)]
     val_loss: Annotated[float, Display("Validation loss, nats", 4, 6, -1)]
     calibration_error: Annotated[float, Display("Calibration error, points", 2, 4, -1)]
-    worst_class_recall: Annotated[float, Display("Recall of the weakest digit, %", 2, 4, 1)]
+    worst_class_recall: Annotated[float, Display("Recall of the weakest class, %", 2, 4, 1)]
     engine: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -135,12 +135,12 @@ def confusion(predictions: Predictions) -> Tensor:
     return torch.bincount(cells, minlength=CLASSES * CLASSES).view(CLASSES, CLASSES)
 
 
-def confusion_table(counts: Tensor) -> pd.DataFrame:
-    """A confusion matrix with a row a pair of classes: ``actual``, ``predicted``, ``count``."""
+def confusion_table(counts: Tensor, labels: Sequence[str]) -> pd.DataFrame:
+    """A confusion matrix with a row a pair of classes, by their labels: ``actual``, ``predicted``, ``count``."""
     return pd.DataFrame(
         {"actual": actual, "predicted": predicted, "count": count}
-        for actual, row in enumerate(counts.tolist())
-        for predicted, count in enumerate(row)
+        for actual, row in zip(labels, counts.tolist(), strict=True)
+        for predicted, count in zip(labels, row, strict=True)
     )
 
 

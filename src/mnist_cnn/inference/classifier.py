@@ -1,6 +1,6 @@
-"""A trained model as a function from images to the probabilities of the ten digits."""
+"""A trained model as a function from images to the probabilities of their classes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -31,15 +31,17 @@ _IN_MNISTS_FORM = f"(N, {IMAGE_SIDE}, {IMAGE_SIDE}) or ({IMAGE_SIDE}, {IMAGE_SID
 
 
 class Classifier:
-    """The probabilities that a trained network gives the ten digits; deskews and augments as its recipe says.
+    """The probabilities that a trained network gives the ten classes; deskews and augments as its recipe says.
 
-    Several threads may call it; each waits for the others, because the kernels have one memory.
+    Several threads may call it; each waits for the others, because the kernels have one memory. ``classes`` has the
+    names of the classes in the order of the probabilities.
 
     Args:
         name: of the model, for messages.
         network: on the device, with trained weights.
         recipe: the one by which it was trained.
         batch_size: images at a time.
+        classes: their names.
     """
 
     def __init__(
@@ -51,8 +53,9 @@ class Classifier:
         execution: ExecutionConfig,
         *,
         batch_size: int,
+        classes: Sequence[str],
     ) -> None:
-        self.name = name
+        self.name, self.classes = name, tuple(classes)
         self._deskew, self._batch_size = recipe.deskew, batch_size
         self._lock = Lock()
         self._predictor = Predictor(network, normalisation, execution, tta=recipe.tta, batch_size=batch_size)
@@ -112,8 +115,10 @@ def load_model(name: str | None = None, folder: Path | str = Path()) -> Classifi
     with about(name):
         choice = choose_engine(network, ExecutionConfig(device, train.engine, train.precision, torch.get_num_threads()))
         check_engine(network, normalisation(intensities(_picture_of_noise())), choice.execution)
-    size = settings.evaluate.batch_size
-    return Classifier(name, network.to(device), normalisation, recipe, choice.execution, batch_size=size)
+    size, classes = settings.evaluate.batch_size, settings.data_set.labels
+    return Classifier(
+        name, network.to(device), normalisation, recipe, choice.execution, batch_size=size, classes=classes
+    )
 
 
 def as_pixels(images: NDArray | Tensor) -> Tensor:

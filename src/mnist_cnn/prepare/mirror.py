@@ -1,9 +1,9 @@
-"""A mirror: a folder at an http, https or file address that has MNIST's files, compressed or plain."""
+"""A mirror: a folder at an http, https or file address that has a data set's files, compressed or plain."""
 
 import stat
 import zlib
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
 from functools import partial
 from gzip import BadGzipFile, GzipFile
@@ -31,7 +31,7 @@ from urllib.request import (
 
 from tqdm import tqdm
 
-from mnist_cnn.prepare.raw import RAW_FILES
+from mnist_cnn.prepare.raw import RAW_FILES, RawFile
 from mnist_cnn.prepare.sources import NotThereError, Source, SourceError, brief, shown
 
 # For the connection and for each read.
@@ -48,16 +48,22 @@ _TICK_S = 0.1
 _ABOUT_THE_SERVER = (407, 408, 425, 429)
 
 
-def mirror_source(address: str) -> Source:
-    """The files below an address. A user and password in it are used, and so is its query; neither is ever told."""
-    return partial(_fetch, address)
+def mirror_source(address: str, files: Mapping[str, RawFile] = RAW_FILES) -> Source:
+    """The files of a data set below an address.
+
+    A user and password in the address are used, and so is its query; neither is ever told.
+    """
+    return partial(_fetch, address, files)
 
 
-def _fetch(address: str, name: str) -> bytes:
+def _fetch(address: str, files: Mapping[str, RawFile], name: str) -> bytes:
     """A file's bytes, from ``name.gz`` or, if that is not to be had, from ``name``. Raises SourceError."""
-    folder, size = shown(address).rstrip("/"), RAW_FILES[name].size
-    # What cannot be compressed grows a little, and the header has room for a name.
-    ways = ((f"{name}.gz", size + size // 1000 + 1024, gunzip), (name, size, _as_it_is))
+    folder, size = shown(address).rstrip("/"), files[name].size
+    assert size is not None
+    ways = [(name, size, _as_it_is)]
+    if not name.endswith(".gz"):
+        # What cannot be compressed grows a little, and the header has room for a name.
+        ways.insert(0, (f"{name}.gz", size + size // 1000 + 1024, gunzip))
     faults = []
     for file, limit, unpack in ways:
         try:

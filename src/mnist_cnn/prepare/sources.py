@@ -1,9 +1,9 @@
-"""What a source of MNIST's files is, and how it is told of without secrets and without control characters."""
+"""What a source of a data set's files is, and how it is told of without secrets and without control characters."""
 
 import re
 from collections.abc import Callable
 
-# Gives a file's uncompressed bytes for its name; raises SourceError.
+# Gives a file's bytes, as it is to be stored, for its name; raises SourceError.
 Source = Callable[[str], bytes]
 
 # Longer words from outside are cut: a server's answer may have any length.

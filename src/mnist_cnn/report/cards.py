@@ -3,12 +3,12 @@
 Source: "Model Cards for Model Reporting", 2019, https://doi.org/10.1145/3287560.3287596
 """
 
-from mnist_cnn.common.mnist import TEST_IMAGES
 from mnist_cnn.evaluation.corruptions import corruptions
 from mnist_cnn.evaluation.intervals import wilson_interval
 from mnist_cnn.evaluation.metrics import DISPLAYS, missed_targets, targets_met
 from mnist_cnn.report.markdown import table
 from mnist_cnn.report.results import Exported, ModelResult
+from mnist_cnn.settings.datasets import DataSet
 from mnist_cnn.settings.params import Params, Recipe
 from mnist_cnn.settings.robustness import Robustness
 
@@ -26,25 +26,26 @@ def card(model: ModelResult, params: Params, target: str | None) -> str:
     name, recipe = model.name, params.recipe(model.name)
     sections = {
         "Use": _use(name, model.exported),
-        "Meant for, and not meant for": _meant_for(),
-        "Data": _data(params),
+        "Meant for, and not meant for": _meant_for(params.data_set),
+        "Data": _data(params, model.exported.images),
         "Training": _training(recipe, params.train.seed),
         "Figures": _figures(model, params),
         "Robustness": _robustness(model, params.robustness),
     }
-    parts = [_GENERATED, f"# {name}", _summary(model, target)]
+    parts = [_GENERATED, f"# {name}", _summary(model, target, params.data_set)]
     return "\n\n".join([*parts, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"
 
 
-def _summary(model: ModelResult, target: str | None) -> str:
-    what = f"A network with {model.metrics.parameters:,} parameters that tells which digit a small grey image shows."
+def _summary(model: ModelResult, target: str | None, data: DataSet) -> str:
+    what = f"A network with {model.metrics.parameters:,} parameters that sorts small grey images of {data.images} into \
+{len(data.classes)} classes: {', '.join(data.classes)}."
     return f"{what} Its place in the story: {' '.join(target.split())}." if target else what
 
 
 def _use(name: str, exported: Exported) -> str:
     return f"""```bash
 make predict MODEL={name} IMAGES="photo.png scans/"    # any size; dark on light, or light on dark
-make demo                                              # draw a digit in the browser
+make demo                                              # draw in the browser
 ```
 
 ```python
@@ -59,19 +60,18 @@ gives them. All that the model needs is in it: normalisation, deskewing, test-ti
 [docs/models.md](../../docs/models.md)."""
 
 
-def _meant_for() -> str:
-    return """- For learning, for comparing small networks, and for single handwritten digits that look like MNIST's.
-- Not where a wrong digit does harm: cheques, prescriptions, exams.
-- Not for letters, for several digits at once, or for pictures of other things: it knows ten classes and no "none of
-  them", and names one of the ten with some confidence whatever it sees."""
+def _meant_for(data: DataSet) -> str:
+    return f"""- For learning, for comparing small networks, and for images that look like {data.title}'s: \
+{data.images}, one an image.
+- Not where a wrong answer does harm, such as with cheques, prescriptions or exams.
+- Not for pictures of anything else, or of several things at once: it knows its classes and no "none of them", and \
+names one of them with some confidence whatever it sees."""
 
 
-def _data(params: Params) -> str:
-    split = params.split
-    return f"""MNIST: {split.train:,} images to train, {split.val:,} of the same file to validate (`split.method`: \
-{split.method}), {TEST_IMAGES:,} of other writers to test. The digits were written by employees of the United States \
-Census Bureau and by high-school students around 1990. Other ways of writing, such as a 1 with a long upstroke or a 7 \
-with a bar, are rare in them."""
+def _data(params: Params, tested: int) -> str:
+    split, data = params.split, params.data_set
+    return f"""{data.title}: {split.train:,} images to train, {split.val:,} of the same file to validate (`method`: \
+{split.method}), {tested:,} to test. {data.about}""".rstrip()
 
 
 def _training(recipe: Recipe, seed: int) -> str:
@@ -94,7 +94,8 @@ def _figures(model: ModelResult, params: Params) -> str:
     if test:
         rows.append(["**Test accuracy, %**", f"**{test.accuracy:.2f}**", _range(test.interval)])
         rows.append([DISPLAYS["test_loss"].label, DISPLAYS["test_loss"].text(test.loss), ""])
-    missed = missed_targets(targets_met(metrics, test, params.targets), params.targets)
+    targets = params.targets
+    missed = missed_targets(targets_met(metrics, test, targets), targets)
     words = f"It misses: {'; '.join(missed)}." if missed else "It meets all three targets." if test else ""
     tested = "" if test else "It was not measured on the test set: no look at this recipe is declared. "
     return f"""{table(["", "", "95 % interval"], rows, "lrr")}

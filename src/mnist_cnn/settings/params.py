@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.mnist import IMAGE_SIDE, TRAIN_IMAGES
 from mnist_cnn.models import MODELS
+from mnist_cnn.settings.datasets import Custom, DataName, DataSet, data_set
 from mnist_cnn.settings.robustness import Robustness
 from mnist_cnn.settings.validation import Section, load_section, validate
 
@@ -18,19 +19,31 @@ Seed = Annotated[int, Field(ge=0, lt=1 << 32)]
 
 
 class Split(Section):
-    """How MNIST's 60,000 training images become a training and a validation split."""
+    """How a data set's training images become a training and a validation split."""
 
     method: Literal["last", "random", "stratified"]
     train: Count
     val: Count
     seed: Seed
 
+
+class Splits(Section):
+    """The split of each data set."""
+
+    mnist: Split
+    fashion_mnist: Split
+    kmnist: Split
+    custom: Split
+
     @model_validator(mode="after")
-    def _fits(self) -> "Split":
-        if self.train + self.val > TRAIN_IMAGES:
-            raise ValueError(
-                f"train + val is {self.train + self.val:,}; the training file holds {TRAIN_IMAGES:,} images"
-            )
+    def _fit(self) -> "Splits":
+        for name in ("mnist", "fashion_mnist", "kmnist"):
+            split: Split = getattr(self, name)
+            if split.train + split.val > TRAIN_IMAGES:
+                raise ValueError(
+                    f"{name}: train + val is {split.train + split.val:,}; the training file holds {TRAIN_IMAGES:,} "
+                    "images"
+                )
         return self
 
 
@@ -93,6 +106,15 @@ class Targets(Section):
     parameters_below: Count
 
 
+class TargetsOfSets(Section):
+    """The targets on each data set."""
+
+    mnist: Targets
+    fashion_mnist: Targets
+    kmnist: Targets
+    custom: Targets
+
+
 class Report(Section):
     """What the report shows beside the measurements."""
 
@@ -103,14 +125,16 @@ class Report(Section):
 class Params(Section):
     """All of ``params.yaml``."""
 
+    data: DataName
     model: str
-    split: Split
+    splits: Annotated[Splits, Field(alias="split")]
     train: Train
     models: Annotated[dict[str, Recipe], Field(min_length=1)]
     evaluate: Evaluate
     robustness: Robustness
-    targets: Targets
+    targets_of_sets: Annotated[TargetsOfSets, Field(alias="targets")]
     report: Report
+    custom: Custom
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Params":
@@ -120,6 +144,23 @@ class Params(Section):
         if self.model not in self.models:
             raise ValueError(f"model: {self.model!r} is not allowed; allowed: {', '.join(self.models)}")
         return self
+
+    @property
+    def data_set(self) -> DataSet:
+        """What is said of the chosen data set."""
+        return data_set(self.data, self.custom)
+
+    @property
+    def split(self) -> Split:
+        """How the chosen data set is split."""
+        split: Split = getattr(self.splits, self.data)
+        return split
+
+    @property
+    def targets(self) -> Targets:
+        """What models are to reach on the chosen data set."""
+        targets: Targets = getattr(self.targets_of_sets, self.data)
+        return targets
 
     def recipe(self, model: str) -> Recipe:
         """A model's recipe. Raises InputError where it has none."""

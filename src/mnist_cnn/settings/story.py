@@ -7,6 +7,7 @@ from typing import TypeAlias
 from pydantic import model_validator
 
 from mnist_cnn.models import MODELS
+from mnist_cnn.settings.datasets import DataName
 from mnist_cnn.settings.params import Percent
 from mnist_cnn.settings.validation import Section, load_section
 
@@ -24,6 +25,7 @@ Story: TypeAlias = Mapping[str, StoryEntry]
 
 
 class _File(Section):
+    data: DataName
     models: dict[str, StoryEntry]
 
     @model_validator(mode="after")
@@ -34,6 +36,11 @@ class _File(Section):
         return self
 
 
-def load_story(path: Path) -> Story:
-    """The entries of a YAML file by the models' names. Raises InputError as ``load_section`` does."""
-    return load_section(_File, path).models
+def load_story(path: Path, data: DataName) -> Story:
+    """The entries of a YAML file by the models' names; none where they are of another data set than ``data``.
+
+    Raises:
+        InputError: as ``load_section`` does.
+    """
+    found = load_section(_File, path)
+    return found.models if found.data == data else {}

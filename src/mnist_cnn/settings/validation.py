@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.yaml import read_yaml
@@ -30,7 +31,14 @@ RENAMED = {
 class Section(BaseModel):
     """A section of settings: strict about types, frozen, without unknown names."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        strict=True,
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        serialize_by_alias=True,
+    )
 
 
 def load_section(kind: type[_Kind], path: Path) -> _Kind:
@@ -91,10 +99,15 @@ def _allowed_keys(section: type[BaseModel], path: tuple[int | str, ...]) -> str:
     """The settings of the section at a path below another."""
     parts = iter(path)
     for part in parts:
-        annotation = section.model_fields[str(part)].annotation
+        annotation = _fields(section)[str(part)].annotation
         if get_origin(annotation) in (dict, list):
             next(parts, None)  # the name of one of its values, or its place
             annotation = get_args(annotation)[-1]
         assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
         section = annotation
-    return ", ".join(section.model_fields)
+    return ", ".join(_fields(section))
+
+
+def _fields(section: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The settings of a section, by the names that they have in a file."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}

@@ -15,13 +15,14 @@ from torchinfo import summary
 from tqdm import tqdm
 
 from mnist_cnn.common.errors import InputError
-from mnist_cnn.common.mnist import IMAGE_SIDE, TEST_IMAGES
+from mnist_cnn.common.mnist import IMAGE_SIDE
 from mnist_cnn.common.processors import usable_processors
-from mnist_cnn.data.images import load_splits
+from mnist_cnn.common.sealed import read_sealed
+from mnist_cnn.data.images import STATISTICS, load_splits
 from mnist_cnn.engine.device import prepare
 from mnist_cnn.engine.predictor import TTA_VIEWS
 from mnist_cnn.models import build
-from mnist_cnn.settings.params import Split, Train
+from mnist_cnn.settings.params import Train
 from mnist_cnn.study.parallel import Done, Failed, run_parallel
 from mnist_cnn.study.plan import Trial
 from mnist_cnn.study.records import Record, fingerprint
@@ -31,7 +32,7 @@ _BAR = "{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}"
 
 
 def run_trials(
-    trials: Mapping[str, Trial], data: str, splits: Path, split: Split, shared: Train, jobs: int
+    trials: Mapping[str, Trial], data: str, splits: Path, shared: Train, jobs: int
 ) -> Generator[tuple[str, Done | Failed], None, None]:
     """The trials' results as they come, with a bar on a terminal and a line each, and a forecast of the time left.
 
@@ -43,8 +44,9 @@ def run_trials(
     threads = max(1, usable_processors() // jobs)
     tasks = [(trial, data, splits, shared, threads) for trial in trials.values()]
     names = list(trials)
+    images = read_sealed(splits / STATISTICS, "'dvc repro split'")["images"]
     # In multiplications: an epoch of one model takes as long as four of another.
-    an_epoch = {name: _epoch_cost(trial, split) for name, trial in trials.items()}
+    an_epoch = {name: _epoch_cost(trial, images) for name, trial in trials.items()}
     left = {name: an_epoch[name] * trial.recipe.epochs for name, trial in trials.items()}
     whole, started = sum(left.values()), time.monotonic()
     with (
@@ -92,13 +94,13 @@ def run_trial(
     return {"fingerprint": own, **measured}
 
 
-def _epoch_cost(trial: Trial, split: Split) -> int:
+def _epoch_cost(trial: Trial, images: Mapping[str, int]) -> int:
     """Multiplications of an epoch: forward and backward pass in training, forward passes to validate and to test."""
     network = build(trial.model, trial.recipe.dropout, trial.widths)
-    tested = 2 * TEST_IMAGES if trial.tested else 0
+    tested = 2 * images["test"] if trial.tested else 0
     views = len(TTA_VIEWS) if trial.recipe.tta else 1
     # The backward pass takes two forward passes.
-    return multiplications(network) * (3 * split.train + views * (split.val + tested))
+    return multiplications(network) * (3 * images["train"] + views * (images["val"] + tested))
 
 
 def multiplications(network: nn.Module) -> int:

@@ -4,18 +4,16 @@ import { SIDE, toDigit } from "./digit.js";
 import { Drawing } from "./drawing.js";
 import { load } from "./recogniser.js";
 
-const DIGITS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
-// A screen reader is told of a digit when the drawing has rested.
+// A screen reader is told of the answer when the drawing has rested.
 const REST_MS = 700;
 
-const [hint, sure, said, digit, bars, select, seen, facts] = [
-  "hint", "sure", "said", "digit", "bars", "model", "seen", "facts",
+const [hint, sure, said, answer, bars, select, seen, facts, known] = [
+  "hint", "sure", "said", "answer", "bars", "model", "seen", "facts", "known",
 ].map((id) => document.getElementById(id));
-const rows = DIGITS.map(row);
 const drawing = new Drawing(document.getElementById("ink"), document.getElementById("nib"), changed);
 const models = new Map();
 const loaded = new Map();
-let [isBusy, isStale, resting] = [false, false, 0];
+let [isBusy, isStale, resting, classes, rows] = [false, false, 0, [], []];
 
 /** What the chosen model makes of the drawing; null where nothing is drawn. Shows it, too. */
 export async function recognise() {
@@ -53,20 +51,20 @@ async function changed() {
 }
 
 function show(pixels, probabilities) {
-  const values = probabilities ?? new Float32Array(DIGITS.length);
+  const values = probabilities ?? new Float32Array(classes.length);
   const first = probabilities ? values.indexOf(Math.max(...values)) : -1;
   rows.forEach(({ item, fill, percent }, at) => {
     item.classList.toggle("first", at === first);
     fill.style.setProperty("--probability", values[at].toFixed(4));
     percent.textContent = probabilities ? percents(values[at]) : "–";
   });
-  digit.textContent = first < 0 ? "?" : first;
-  digit.classList.toggle("none", first < 0);
+  answer.textContent = first < 0 ? "?" : classes[first];
+  answer.classList.toggle("none", first < 0);
   sure.textContent = first < 0 ? "Nothing yet" : percents(values[first]);
   hint.parentElement.classList.toggle("drawn", pixels !== null);
   showSeen(pixels);
   clearTimeout(resting);
-  resting = setTimeout(() => tell(first < 0 ? "Nothing drawn" : `${first}, ${percents(values[first])}`), REST_MS);
+  resting = setTimeout(() => tell(first < 0 ? "Nothing drawn" : `${classes[first]}, ${percents(values[first])}`), REST_MS);
 }
 
 function showSeen(pixels) {
@@ -85,7 +83,7 @@ function percents(probability) {
   return probability > 0.9995 ? "> 99.9 %" : `${(100 * probability).toFixed(1)} %`;
 }
 
-/** A bar of its own for each digit. */
+/** A bar of its own for each class. */
 function row(name) {
   const item = document.createElement("li");
   const [label, track, fill, percent] = ["span", "div", "div", "span"].map((kind) => document.createElement(kind));
@@ -99,7 +97,7 @@ function row(name) {
 
 async function choose() {
   const model = models.get(select.value);
-  facts.textContent = `${model.parameters} parameters, ${model.accuracy} on validation digits`;
+  facts.textContent = `${model.parameters} parameters, ${model.accuracy} on validation images`;
   await changed();
 }
 
@@ -110,7 +108,12 @@ function fail(error) {
 }
 
 async function start() {
-  const { chosen: first, models: list } = await (await fetch("models.json")).json();
+  const { chosen: first, images, models: list } = await (await fetch("models.json")).json();
+  known.textContent = images;
+  // All models are of one data set.
+  classes = list[0].classes;
+  rows = classes.map(row);
+  answer.classList.toggle("word", classes.some((name) => name.length > 1));
   for (const model of list) {
     models.set(model.name, model);
     select.append(new Option(model.name, model.name, false, model.name === first));

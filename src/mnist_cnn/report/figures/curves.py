@@ -9,6 +9,7 @@ from mnist_cnn.report.figures.claims import leader, validation_images, validatio
 from mnist_cnn.report.figures.labels import LINE, End, label_ends
 from mnist_cnn.report.figures.style import WIDTH, inches_of, model_style, set_heading, styled
 from mnist_cnn.report.results import ModelResult
+from mnist_cnn.settings.datasets import DataSet
 
 # Percent. Errors of so little and less are drawn as so much: the logarithm of none is infinite.
 _LEAST_ERROR = 0.01
@@ -22,11 +23,11 @@ _MEASURED = (
 
 
 @styled
-def accuracy_curves(models: list[ModelResult]) -> Figure:
+def accuracy_curves(models: list[ModelResult], data: DataSet) -> Figure:
     """Training and validation accuracy by epoch; the scales are logarithmic in the error."""
     highest = leader({model.name: validation_interval(model) for model in models})
     title = f"{highest} ends highest on validation" if highest else "Accuracy by epoch"
-    figure, panels = _frame(models, title, f"{_MEASURED} error. {_on_interval(models)}", "Accuracy (%)")
+    figure, panels = _frame(models, title, f"{data.title}. {_MEASURED} error. {_on_interval(models)}", "Accuracy (%)")
     for panel, split in zip(panels, _SPLITS, strict=True):
         column = f"{split}_accuracy"
         panel.set_yscale("function", functions=(_height, _accuracy))
@@ -39,9 +40,9 @@ def accuracy_curves(models: list[ModelResult]) -> Figure:
 
 
 @styled
-def loss_curves(models: list[ModelResult]) -> Figure:
+def loss_curves(models: list[ModelResult], data: DataSet) -> Figure:
     """Training and validation loss by epoch, on logarithmic scales."""
-    figure, panels = _frame(models, "Loss by epoch", f"{_MEASURED} loss.", "Cross-entropy (nats)")
+    figure, panels = _frame(models, "Loss by epoch", f"{data.title}. {_MEASURED} loss.", "Cross-entropy (nats)")
     for panel, split in zip(panels, _SPLITS, strict=True):
         column = f"{split}_loss"
         panel.set_yscale("log")

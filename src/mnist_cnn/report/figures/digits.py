@@ -1,4 +1,4 @@
-"""The confusion matrix, misclassified digits, augmented digits."""
+"""The confusion matrix, misclassified images, augmented images."""
 
 from collections.abc import Sequence
 
@@ -14,16 +14,17 @@ from mnist_cnn.evaluation.evaluate import Misclassified
 from mnist_cnn.report.figures.claims import validation_images
 from mnist_cnn.report.figures.style import NEUTRAL, NOTE, TEXT, WIDTH, inches_of, set_heading, styled
 from mnist_cnn.report.results import ModelResult
+from mnist_cnn.settings.datasets import DataSet
 from mnist_cnn.settings.params import Augmentation, Recipe
 
-_CELLS = "A cell has the share of the true digit's images and, below it, their count. The diagonal is what is right."
+_CELLS = "A cell has the share of the true class's images and, below it, their count. The diagonal is what is right."
 _FRAME = "#B0B0B0"
 _TRUE, _TAKEN_FOR, _OTHER = "#0072B2", "#D55E00", "#9A9A9A"
 
 
 @styled
-def confusion_matrix(model: ModelResult) -> Figure:
-    """Which validation digits were taken for which: of each true digit, the share in percent and the count.
+def confusion_matrix(model: ModelResult, data: DataSet) -> Figure:
+    """Which classes were taken for which on validation: of each true class, the share in percent and the count.
 
     Mistakes are coloured by their share, and the diagonal is not, so that they are seen.
     """
@@ -32,7 +33,7 @@ def confusion_matrix(model: ModelResult) -> Figure:
     shares = 100 * counts / np.maximum(1, images)[:, None]
     mistakes = counts * (1 - np.eye(len(counts), dtype=int))
     figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
-    set_heading(figure, _on_mistakes(model.name, counts, mistakes), note=_CELLS)
+    set_heading(figure, _on_mistakes(model.name, counts, mistakes, data), note=_CELLS)
     axes = figure.add_subplot(xlim=(-0.5, len(counts) + 1), ylim=(len(counts) - 0.5, -0.5))
     axes.grid(False)
     axes.spines[:].set_visible(False)
@@ -52,21 +53,23 @@ def confusion_matrix(model: ModelResult) -> Figure:
     for row, total in enumerate(images):
         _write(axes, len(counts) + 0.2, row, f"{mistakes[row].sum():,} of {total:,}", NOTE, NEUTRAL)
     _write(axes, len(counts) + 0.2, -0.7, "wrong", NOTE, NEUTRAL)
-    axes.set_xticks(range(len(counts)))
-    axes.set_yticks(range(len(counts)))
+    # Upright where they are wider than a cell.
+    is_long = max(map(inches_of, data.labels)) > 0.5
+    axes.set_xticks(range(len(counts)), data.labels, rotation=90 if is_long else 0)
+    axes.set_yticks(range(len(counts)), data.labels)
     axes.tick_params(length=0)
-    axes.set_xlabel("Predicted digit", x=len(counts) / (len(counts) + 1.5) / 2)
-    axes.set_ylabel("True digit")
+    axes.set_xlabel("Predicted class", x=len(counts) / (len(counts) + 1.5) / 2)
+    axes.set_ylabel("True class")
     return figure
 
 
-def _on_mistakes(name: str, counts: np.ndarray, mistakes: np.ndarray) -> str:
-    title = f"{name} misclassifies {mistakes.sum():,} of {counts.sum():,} validation digits"
+def _on_mistakes(name: str, counts: np.ndarray, mistakes: np.ndarray, data: DataSet) -> str:
+    title = f"{name} misclassifies {mistakes.sum():,} of {counts.sum():,} validation images of {data.title}"
     most = np.argwhere(mistakes == mistakes.max())
     # Of equals, none is named.
     if mistakes.any() and len(most) == 1:
         actual, predicted = most[0]
-        title += f", most often a {actual} as a {predicted} ({_times(mistakes.max())})"
+        title += f", most often {data.label(actual)} as {data.label(predicted)} ({_times(mistakes.max())})"
     return title
 
 
@@ -74,15 +77,16 @@ def _write(axes: Axes, x: float, y: float, words: str, size: float, colour: str,
     axes.text(x, y, words, ha="center", va="center", fontsize=size, color=colour, fontweight=weight)
 
 
-# Inches: of a misclassified digit; with what is beside it and above; from one to the next, across and down.
-_SIDE, _WHOLE, _ACROSS, _DOWN = 0.7, 1.38, 1.59, 0.99
-_COLUMNS = 5
-# Inches: from a digit to its likeliest classes; from there to their bars; of the bar of a certain one.
-_CLASSES, _BARS, _CERTAIN = 0.1, 0.11, 0.3
+# Inches: of a misclassified image; with what is beside it and above, but for the classes' names; from there to the next
+# one, and from one row to the next.
+_SIDE, _WHOLE, _NEXT, _DOWN = 0.68, 1.37, 0.11, 0.97
+_MOST_COLUMNS = 5
+# Inches: from an image to its likeliest classes; from their names to their bars; of the bar of a certain one.
+_CLASSES, _BARS, _CERTAIN = 0.06, 0.08, 0.24
 
 
 @styled
-def misclassified_digits(model: ModelResult, shown: int) -> Figure:
+def misclassified_images(model: ModelResult, shown: int, data: DataSet) -> Figure:
     """The validation images that a model misclassified, the most probable mistakes first, at most ``shown``.
 
     Each with its true class, and its three likeliest classes with their probabilities.
@@ -91,31 +95,35 @@ def misclassified_digits(model: ModelResult, shown: int) -> Figure:
     if not images:
         validation = validation_images(model)
         figure, _ = _sheet(1, 0.1)
-        set_heading(figure, f"{model.name} misclassifies none of {validation:,} validation digits")
+        set_heading(figure, f"{model.name} misclassifies none of {validation:,} validation images of {data.title}")
         return figure
-    figure, axes = _sheet(_ACROSS * (_COLUMNS - 1) + _WHOLE, _DOWN * -(-len(images) // _COLUMNS))
+    names = max(inches_of(label, weight="bold") for label in data.labels)
+    across = _WHOLE + names + _NEXT
+    columns = max(1, min(_MOST_COLUMNS, int((WIDTH + _NEXT) / across)))
+    figure, axes = _sheet(across * columns - _NEXT, _DOWN * -(-len(images) // columns))
     set_heading(
         figure,
-        f"{_of(len(images), len(model.misclassified))} validation digits that {model.name} misclassifies",
-        note="As written, the most probable mistakes first. Beside each, its three likeliest classes with their "
+        f"{_of(len(images), len(model.misclassified))} validation images of {data.title} that {model.name} "
+        "misclassifies",
+        note="As they are, the most probable mistakes first. Beside each, its three likeliest classes with their "
         "probabilities in percent; the true one is blue.",
     )
     for place, image in enumerate(images):
-        _draw_misclassified(axes, image, place % _COLUMNS * _ACROSS, place // _COLUMNS * _DOWN)
+        _draw_misclassified(axes, image, data, names, place % columns * across, place // columns * _DOWN)
     return figure
 
 
-def _draw_misclassified(axes: Axes, image: Misclassified, x: float, y: float) -> None:
-    axes.text(x, y + 0.2, f"true: {image.label}", fontsize=TEXT, color=_TRUE, weight="bold", va="baseline")
+def _draw_misclassified(axes: Axes, image: Misclassified, data: DataSet, names: float, x: float, y: float) -> None:
+    axes.text(x, y + 0.2, f"true: {data.label(image.label)}", fontsize=TEXT, color=_TRUE, weight="bold", va="baseline")
     y += 0.26
     _draw_digit(axes, np.array(image.pixels) / 255, x, y, _SIDE)
-    for place, (digit, probability) in enumerate(image.likeliest):
+    for place, (label, probability) in enumerate(image.likeliest):
         middle = y + (place + 0.5) * _SIDE / len(image.likeliest)
-        colour = _TRUE if digit == image.label else _TAKEN_FOR if place == 0 else _OTHER
+        colour = _TRUE if label == image.label else _TAKEN_FOR if place == 0 else _OTHER
         left = x + _SIDE + _CLASSES
-        weight = "bold" if digit == image.label or place == 0 else "normal"
-        _write(axes, left, middle, str(digit), TEXT, colour if weight == "bold" else NEUTRAL, weight)
-        bar, length = left + _BARS, max(0.01, _CERTAIN * probability)
+        weight = "bold" if label == image.label or place == 0 else "normal"
+        _write(axes, left + names / 2, middle, data.label(label), TEXT, colour if weight == "bold" else NEUTRAL, weight)
+        bar, length = left + names + _BARS, max(0.01, _CERTAIN * probability)
         axes.add_patch(Rectangle((bar, middle - 0.06), length, 0.12, color=colour, linewidth=0))
         axes.text(bar + length + 0.05, middle, _percent(probability), fontsize=NOTE, va="center")
 
@@ -125,22 +133,23 @@ _SMALLEST, _LARGEST, _GAP, _TITLE = 0.28, 0.56, 0.05, 0.42
 
 
 @styled
-def augmented_digits(
+def augmented_images(
     name: str,
+    data: DataSet,
     recipe: Recipe,
     written: Tensor,
     deskewed: Tensor,
     epochs: Sequence[Tensor],
     views: Sequence[Tensor],
 ) -> Figure:
-    """Training digits, and below them what a model sees of them: a row each way.
+    """Training images, and below them what a model sees of them: a row each way.
 
     Args:
         written, deskewed: ``(N, 28, 28)`` uint8; the second is shown where the recipe deskews.
         epochs: as augmented in each epoch, ``(N, 28, 28)`` float in [0, 1].
         views: those of test-time augmentation, in the order of ``TTA_VIEWS``; shown where the recipe has it.
     """
-    groups = [("", {"as written": written / 255})]
+    groups = [("", {"as they are": written / 255})]
     if recipe.deskew:
         groups[0][1]["deskewed"] = deskewed / 255
     if changes := _changes(recipe.augmentation):
@@ -154,7 +163,7 @@ def augmented_digits(
     height = sum(_TITLE * bool(title) + len(rows) * (side + _GAP) for title, rows in groups)
     figure, axes = _sheet(names + len(written) * (side + _GAP), height)
     unchanged = "Its recipe neither deskews nor augments." if len(groups) == len(groups[0][1]) == 1 else ""
-    set_heading(figure, f"What {name} sees of training digits", note=unchanged)
+    set_heading(figure, f"What {name} sees of {data.title}'s training images", note=unchanged)
     y = 0.0
     for title, rows in groups:
         if title:

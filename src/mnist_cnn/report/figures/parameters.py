@@ -21,6 +21,7 @@ from mnist_cnn.report.figures.style import (
     styled,
 )
 from mnist_cnn.report.results import ModelResult
+from mnist_cnn.settings.datasets import DataSet
 from mnist_cnn.settings.params import Targets
 from mnist_cnn.settings.story import Story
 
@@ -47,7 +48,7 @@ class _Shown(NamedTuple):
 
 
 @styled
-def accuracy_against_parameters(models: list[ModelResult], targets: Targets, story: Story) -> Figure:
+def accuracy_against_parameters(models: list[ModelResult], targets: Targets, story: Story, data: DataSet) -> Figure:
     """Accuracy with its interval against parameters, the reference figures and the target lines.
 
     Accuracy is that on the test set; of a model that was not looked at there, on validation, drawn hollow.
@@ -57,7 +58,7 @@ def accuracy_against_parameters(models: list[ModelResult], targets: Targets, sto
     axes = figure.add_subplot()
     _draw_field(axes, shown, targets)
     shown = _apart(axes, shown, targets.parameters_below)
-    set_heading(figure, _title(shown, targets), note=_note(shown))
+    set_heading(figure, _title(shown, targets), note=f"{data.title}. {_note(shown)}")
     bottom = axes.get_ylim()[0]
     labels: list[Label] = []
     obstacles: list[Obstacle] = []

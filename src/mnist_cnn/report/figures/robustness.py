@@ -17,6 +17,7 @@ from mnist_cnn.common.mnist import IMAGE_SIDE
 from mnist_cnn.evaluation.corruptions import corruptions
 from mnist_cnn.report.figures.style import NEUTRAL, NOTE, WIDTH, figure_of, inches_of, set_heading, styled
 from mnist_cnn.report.robustness import MEAN, NONE, Row, rows_of
+from mnist_cnn.settings.datasets import DataSet
 from mnist_cnn.settings.robustness import Robustness
 
 # All is laid out in pixels of the digits, which are so many inches wide.
@@ -36,18 +37,18 @@ _NOTE = (
 
 
 @styled
-def robustness_map(accuracies: pd.DataFrame, digits: Tensor, severities: Robustness) -> Figure:
-    """A heat map of what ``robustness_table`` returns; beside each row, digits as its corruption leaves them.
+def robustness_map(accuracies: pd.DataFrame, examples: Tensor, severities: Robustness, data: DataSet) -> Figure:
+    """A heat map of what ``robustness_table`` returns; beside each row, images as its corruption leaves them.
 
     Args:
-        digits: uint8 ``(N, 28, 28)``, at least one; as many of the first as there is room for are shown.
+        examples: uint8 ``(N, 28, 28)``, at least one; as many of the first as there is room for are shown.
     """
     rows, models = rows_of(accuracies), [str(name) for name in accuracies.columns]
     labels, tops = [row.label for row in rows], _tops(rows)
     beside = max(map(inches_of, labels)) + 0.35
     room = round((WIDTH - beside) / _PIXEL) - _AIR
     cell = min(_WIDEST, max(_NARROWEST, (room - _DIGIT) // len(models)))
-    strip = _strip(rows, digits[: max(1, (room - cell * len(models)) // _DIGIT)], severities)
+    strip = _strip(rows, examples[: max(1, (room - cell * len(models)) // _DIGIT)], severities)
     bottom, left = strip.shape
     lefts = [left + _AIR + place * cell for place in range(len(models))]
     longest = max(map(inches_of, models))
@@ -56,7 +57,7 @@ def robustness_map(accuracies: pd.DataFrame, digits: Tensor, severities: Robustn
     frame = (0, lefts[-1] + cell), (bottom + _SCALE, 0)
     above = 0.7 + (0.2 if upright else longest)
     figure = Figure((max(WIDTH, beside + frame[0][1] * _PIXEL), above + frame[1][0] * _PIXEL), layout="constrained")
-    set_heading(figure, _title(accuracies), note=_note(accuracies))
+    set_heading(figure, _title(accuracies), note=f"{data.title}. {_note(accuracies)}")
     axes = figure.add_subplot()
     axes.imshow(strip, cmap="gray", vmin=0, vmax=255, extent=(0, left, bottom, 0), interpolation="nearest")
     axes.set(xlim=frame[0], ylim=frame[1], anchor="NW")

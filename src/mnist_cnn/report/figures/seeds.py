@@ -21,6 +21,7 @@ from mnist_cnn.report.figures.style import (
     set_legend_below,
     styled,
 )
+from mnist_cnn.settings.datasets import DataSet
 from mnist_cnn.settings.params import Targets
 from mnist_cnn.settings.story import Story
 
@@ -66,7 +67,13 @@ class _Row(NamedTuple):
 
 @styled
 def accuracy_over_seeds(
-    own: Accuracies, shared: Accuracies, sizes: Mapping[str, int], targets: Targets, story: Story, shared_recipe: str
+    own: Accuracies,
+    shared: Accuracies,
+    sizes: Mapping[str, int],
+    targets: Targets,
+    story: Story,
+    shared_recipe: str,
+    data: DataSet,
 ) -> Figure:
     """Test accuracy of every seed, a row a recipe, with mean and interval, the target, and the reference figures.
 
@@ -78,7 +85,7 @@ def accuracy_over_seeds(
     references = {name: reference_accuracy(story, name) for name in own}
     figure = Figure(figsize=(WIDTH, rows[-1].middle + _ROW / 2 + 1.5), layout="constrained")
     axes = figure.add_subplot()
-    set_heading(figure, _title(rows, sizes, targets), note=_EXPLAINED)
+    set_heading(figure, _title(rows, sizes, targets), note=f"{data.title}. {_EXPLAINED}")
     _draw_frame(axes, rows, sizes, targets.test_accuracy)
     left = axes.get_xlim()[0]
     figure.draw_without_rendering()

@@ -1,0 +1,91 @@
+"""The data sets that the pipeline knows: what they are called, what their classes are, and what is said of them."""
+
+from typing import Annotated, Literal, NamedTuple, TypeAlias
+
+from pydantic import Field, model_validator
+
+from mnist_cnn.common.mnist import CLASSES
+from mnist_cnn.settings.validation import Section
+
+DataName: TypeAlias = Literal["mnist", "fashion_mnist", "kmnist", "custom"]
+
+
+class DataSet(NamedTuple):
+    """What texts and figures say of a data set.
+
+    Attributes:
+        title: its name.
+        classes: their names by label; fewer than the networks have outputs where there are no such images.
+        images: what an image shows, in the plural.
+        about: where its images come from, in sentences; empty where nothing is known.
+        source: who made it, and where that is described.
+    """
+
+    title: str
+    classes: tuple[str, ...]
+    images: str
+    about: str
+    source: str
+
+    def label(self, number: int) -> str:
+        """The name of a class; its number where it has none, which networks may predict nevertheless."""
+        return self.classes[number] if number < len(self.classes) else str(number)
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of all outputs of a network."""
+        return [self.label(number) for number in range(CLASSES)]
+
+
+PUBLISHED = {
+    "mnist": DataSet(
+        "MNIST",
+        tuple("0123456789"),
+        "handwritten digits",
+        "The digits were written by employees of the United States Census Bureau and by high-school students around "
+        "1990; those who wrote the test images wrote none of the others. Other ways of writing, such as a 1 with a "
+        "long upstroke or a 7 with a bar, are rare.",
+        "Y. LeCun, C. Cortes, C. J. C. Burges, 1998",
+    ),
+    "fashion_mnist": DataSet(
+        "Fashion-MNIST",
+        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        "articles of clothing",
+        "The images are an online shop's photographs of its articles, made small and grey.",
+        "H. Xiao, K. Rasul, R. Vollgraf, 2017, https://arxiv.org/abs/1708.07747",
+    ),
+    "kmnist": DataSet(
+        "KMNIST",
+        ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+        "handwritten hiragana",
+        "The characters are from Japanese books printed from woodblocks in the 18th and 19th century and before; each "
+        "class has several ways of writing one syllable.",
+        "T. Clanuwat and others, 2018, https://arxiv.org/abs/1812.01718",
+    ),
+}
+
+
+class Custom(Section):
+    """What is said of the user's own images; see ``DataSet``."""
+
+    title: Annotated[str, Field(min_length=1, max_length=60)]
+    images: Annotated[str, Field(min_length=1, max_length=60)]
+    classes: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=20)]], Field(min_length=2, max_length=CLASSES)
+    ]
+
+    @model_validator(mode="after")
+    def _is_text_for_pages(self) -> "Custom":
+        for text in (self.title, self.images, *self.classes):
+            if not text.isprintable() or not text.strip():
+                raise ValueError(f"{text!r} is not allowed: text in one line")
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes: {', '.join(self.classes)}: each name may be there once")
+        return self
+
+
+def data_set(name: DataName, custom: Custom) -> DataSet:
+    """What is said of a data set; of ``custom`` what the settings say."""
+    if name == "custom":
+        return DataSet(custom.title, tuple(custom.classes), custom.images, "", "")
+    return PUBLISHED[name]
