@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc.stage import PipelineStage
 
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.inputs import ignored_by_dvc
@@ -19,6 +20,7 @@ class Pipelines(NamedTuple):
         locked: what the lock files have, as they were when this was made: stages by name.
         outs: all that stages make, files and folders.
         deps: all that stages read.
+        added: what ``dvc add`` keeps in DVC's cache; no stage makes it.
         cache: where DVC keeps objects, by their hash.
     """
 
@@ -27,6 +29,7 @@ class Pipelines(NamedTuple):
     locked: dict[Path, dict[str, dict[str, Any]]]
     outs: set[Path]
     deps: set[Path]
+    added: set[Path]
     cache: Path
 
 
@@ -35,16 +38,22 @@ def pipelines(root: Path) -> Pipelines:
     try:
         with Repo(str(root)) as repo:
             root = Path(repo.root_dir)
+            named = [stage for stage in repo.index.stages if isinstance(stage, PipelineStage)]
+            others = [stage for stage in repo.index.stages if not isinstance(stage, PipelineStage)]
             stages: dict[Path, list[str]] = {}
-            for stage in repo.index.stages:
+            for stage in named:
                 file = Path(stage.path).with_suffix(".lock").relative_to(root)
                 stages.setdefault(file, []).append(stage.name)
-            outs, deps = (
+            outs, deps, added = (
                 {path.relative_to(root) for item in items if (path := Path(item.fs_path)).is_relative_to(root)}
-                for items in (repo.index.outs, repo.index.deps)
+                for items in (
+                    [out for stage in named for out in stage.outs],
+                    [dep for stage in named for dep in stage.deps],
+                    [out for stage in others for out in stage.outs],
+                )
             )
             locked = {lock: _locked(root, lock) for lock in stages}
-            return Pipelines(root, stages, locked, outs, deps, Path(repo.cache.local.path))
+            return Pipelines(root, stages, locked, outs, deps, added, Path(repo.cache.local.path))
     except (DvcException, ValueError) as error:
         raise InputError(f"{root}: DVC cannot read its pipelines ({' '.join(str(error).split())})") from None
 

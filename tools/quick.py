@@ -106,6 +106,12 @@ def copy_inputs(root: Path, folder: Path) -> None:
     found = pipelines(root)
     made = found.outs | found.stages.keys()
     copy_repository(root, folder, lambda name: made.isdisjoint([Path(name), *Path(name).parents]))
+    for path in found.added:  # Git does not list what 'dvc add' keeps
+        if (root / path).is_dir():
+            shutil.copytree(root / path, folder / path)
+        elif (root / path).exists():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / path, folder / path)
     write_text(folder / ".dvc/config.local", _DVC_SETTINGS)
 
 
