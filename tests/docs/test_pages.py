@@ -111,7 +111,8 @@ def test_the_committed_results_are_those_of_the_committed_code() -> None:
 
 def test_the_results_were_made_on_all_of_mnist() -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    assert (params["split"]["train"], params["split"]["val"]) == (55_000, 5_000)
+    split = params["split"]["mnist"]
+    assert (params["data"], split["train"], split["val"]) == ("mnist", 55_000, 5_000)
     for name in [f"model_{number}" for number in range(1, 8)]:
         history = (ROOT / f"plots/history/{name}.csv").read_text().splitlines()
         assert len(history) == 1 + params["models"][name]["epochs"] == 16
