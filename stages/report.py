@@ -87,14 +87,14 @@ def main(
     chosen = next(model for model in models if model.name == settings.model)
 
     write_text(comparison, comparison_markdown(models, targets, told, data))
-    write_text(results, results_markdown(models, targets, told))
+    write_text(results, results_markdown(models, targets, told, data))
     write_text(numbers, comparison_table(models, targets, told).to_csv(index=False, lineterminator="\n"))
     write_text(looks_table, looks_markdown(load_looks(looks)))
     corrupted = robustness_table(
         {model.name: model.test and {NONE: model.test.accuracy, **model.test.robustness} for model in models},
         settings.robustness,
     )
-    write_text(robust_table, robustness_markdown(corrupted))
+    write_text(robust_table, robustness_markdown(corrupted, data))
     write_text(robust_numbers, corrupted.to_csv(lineterminator="\n"))
     for model in models:
         target = told[model.name].target if model.name in told else None

@@ -46,7 +46,7 @@ def main(
     }.items():
         write_text(file, content.to_csv(index=False, lineterminator="\n"))
     write_text(tables / "headline.md", headline(summaries, settings.targets))
-    write_text(tables / "study.md", markdown(summaries, compared, ablated, tested, target, planned))
+    write_text(tables / "study.md", markdown(summaries, compared, ablated, tested, target, planned, settings.data_set))
 
     def accuracies(recipe: str) -> dict[str, list[float]]:
         by_model = tested[tested["recipe"] == recipe].groupby("model", sort=False)["test_accuracy"]

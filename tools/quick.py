@@ -70,7 +70,14 @@ def main(
         again = _run(scratch, environment, "dvc", "repro", stdout=subprocess.PIPE)
         if "Running stage" in again:
             raise InputError(f"dvc repro: runs stages again, though nothing has changed:\n{again}")
-        show = (sys.executable, "-m", "tools.show", f"--numbers={numbers}", f"--pictures={pictures}")
+        show = (
+            sys.executable,
+            "-m",
+            "tools.show",
+            f"--params={params}",
+            f"--numbers={numbers}",
+            f"--pictures={pictures}",
+        )
         # The rest says where tables and plots are.
         table = _run(scratch, environment, *show, stdout=subprocess.PIPE).partition("\n\n")[0]
         print(f"\n{heading(load(scratch / params), time.monotonic() - begun)}\n\n{table}\n", flush=True)

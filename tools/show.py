@@ -7,6 +7,7 @@ import pandas as pd
 from mnist_cnn.common import cli
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.evaluation.metrics import TARGETS
+from mnist_cnn.settings.params import load
 
 _COLUMNS = {
     "model": "model",
@@ -20,10 +21,11 @@ _COLUMNS = {
 }
 
 
-def main(numbers: Path, pictures: Path) -> None:
+def main(params: Path, numbers: Path, pictures: Path) -> None:
     """Print the comparison of the models and say where the plots are.
 
     Args:
+        params: the settings, which name the data set.
         numbers: the comparison as CSV.
         pictures: the folder of figures, to be named.
     """
@@ -33,6 +35,7 @@ def main(numbers: Path, pictures: Path) -> None:
     except (ValueError, KeyError) as error:
         fault = " ".join(str(error).split())
         raise InputError(f"{numbers}: cannot be read ({fault}); 'dvc repro' restores it") from None
+    print(f"{load(params).data_set.title}:")
     shown = shown.rename(columns=_COLUMNS).assign(targets=met.map(f"{{}} of {len(TARGETS)}".format))
     print(
         shown.to_string(index=False, float_format="{:.2f}".format, na_rep="-", formatters={"parameters": "{:,}".format})

@@ -123,9 +123,9 @@ def test_validation_is_not_compared_with_the_test_set() -> None:
 
 def test_a_model_that_was_not_looked_at_shows_no_test_figure() -> None:
     unseen = model_result(test_errors=None)
-    for markdown in (comparison_markdown([unseen], TARGETS, {}, MNIST), results_markdown([unseen], TARGETS, {})):
+    for markdown in (comparison_markdown([unseen], TARGETS, {}, MNIST), results_markdown([unseen], TARGETS, {}, MNIST)):
         assert "meets all" not in markdown.lower() and "not tested" in markdown
-    assert cells(results_markdown([unseen], TARGETS, {}))[1][4:7] == ["–", "–", "–"]
+    assert cells(results_markdown([unseen], TARGETS, {}, MNIST))[1][4:7] == ["–", "–", "–"]
     [row] = comparison_table([unseen], TARGETS, {}).to_dict("records")
     assert [row[key] for key in ("test_accuracy", "test_loss", "test_accuracy_low", "meets_accuracy_target")] == [
         None
@@ -172,7 +172,9 @@ def test_the_verdict_names_the_missed_targets(
     assert analysis(model, None, TARGETS, MNIST)[-1] == (
         f"Misses: {missed}" if missed else "**Meets all three targets**"
     )
-    assert cells(results_markdown([model], TARGETS, {}))[1][-1] == (f"misses: {missed}" if missed else "meets all")
+    assert cells(results_markdown([model], TARGETS, {}, MNIST))[1][-1] == (
+        f"misses: {missed}" if missed else "meets all"
+    )
 
 
 def test_the_comparison_has_a_row_a_model_with_the_reference_figures_in_brackets() -> None:
@@ -207,19 +209,19 @@ def test_a_model_without_reference_figures_has_no_brackets(story: dict[str, Stor
     assert target == ""
     assert not re.search(r"\(|None", result)
     assert "Receptive field: –" in result
-    assert cells(results_markdown([model], TARGETS, story))[1][6] == "–"
+    assert cells(results_markdown([model], TARGETS, story, MNIST))[1][6] == "–"
 
 
 def test_a_reference_figure_of_zero_is_one() -> None:
     story = dict(model_2=entry("", "0", 0.0))
     _, (_, _, result, _) = cells(comparison_markdown([model_result()], TARGETS, story, MNIST))
     assert re.findall(r"\((.*?)\)", result) == ["0", "0.00", "0.00"]
-    assert cells(results_markdown([model_result()], TARGETS, story))[1][6] == "0.00"
+    assert cells(results_markdown([model_result()], TARGETS, story, MNIST))[1][6] == "0.00"
 
 
 def test_the_short_table_has_the_figures_of_each_model() -> None:
     models = [model_result("model_1", test_errors=100, parameters=14_478), model_result("model_2", test_errors=40)]
-    header, *rows = cells(results_markdown(models, TARGETS, dict(model_1=entry("x", "14.5k", 98.8))))
+    header, *rows = cells(results_markdown(models, TARGETS, dict(model_1=entry("x", "14.5k", 98.8)), MNIST))
     assert len(header) == len(rows[0])
     assert [row[:7] for row in rows] == [
         ["model_1", "14,478", "15", "99.30", "<strong>99.00</strong>", "98.79 to 99.18", "98.80"],

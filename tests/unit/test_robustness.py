@@ -122,7 +122,7 @@ def test_a_model_without_one_of_the_corruptions_has_no_mean() -> None:
 
 def test_the_markdown_marks_the_highest_of_each_row_and_who_was_not_looked_at() -> None:
     accuracies = robustness_table(measured(4, missing=(2,)) | {"model_5": measured(4)["model_4"]}, SEVERITIES)
-    header, *rows = cells(robustness_markdown(accuracies))
+    header, *rows = cells(robustness_markdown(accuracies, MNIST))
     assert header[1:] == list(accuracies.columns) and len(rows) == len(accuracies)
     for row, (_, values) in zip(rows, accuracies.iterrows(), strict=True):
         plain = ["–" if pd.isna(value) else f"{value:.2f}" for value in values]
@@ -132,7 +132,7 @@ def test_the_markdown_marks_the_highest_of_each_row_and_who_was_not_looked_at() 
 
 def test_a_single_model_has_no_highest_and_none_at_all_is_a_table_of_dashes() -> None:
     for missing, expected in (((2,), r"\d\d\.\d\d"), ((1, 2), "–")):
-        _, *rows = cells(robustness_markdown(robustness_table(measured(2, missing), SEVERITIES)))
+        _, *rows = cells(robustness_markdown(robustness_table(measured(2, missing), SEVERITIES), MNIST))
         assert all(re.fullmatch(expected, row[1]) and row[2] == "–" for row in rows)
 
 

@@ -11,7 +11,7 @@ from mnist_cnn.settings.params import Params, load
 from mnist_cnn.study.plan import Trial, plan
 from mnist_cnn.study.records import Record
 from mnist_cnn.study.settings import Study
-from tests.helpers import RECIPE, ROOT
+from tests.helpers import MNIST, RECIPE, ROOT
 
 MODELS = ("model_4", "model_5", "model_6")
 
@@ -91,7 +91,7 @@ def text_of(
     """The Markdown, with a target of 99.38 %."""
     tested = trial_table(trials, records)
     changes = ablation(trials, records, study) if ablated is None else ablated
-    return markdown(summary(tested, 99.38), differences(trials, records, order), changes, tested, 99.38, study)
+    return markdown(summary(tested, 99.38), differences(trials, records, order), changes, tested, 99.38, study, MNIST)
 
 
 def test_the_table_of_trials_is_tidy() -> None:

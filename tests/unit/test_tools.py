@@ -180,8 +180,8 @@ def test_show_prints_every_model_and_where_the_rest_is(tmp_path: Path, capsys: p
         }
     )
     table.to_csv(tmp_path / "numbers.csv", index=False)
-    show.main(tmp_path / "numbers.csv", tmp_path / "pictures")
-    _, first, second, _, *where = capsys.readouterr().out.splitlines()
+    show.main(ROOT / "params.yaml", tmp_path / "numbers.csv", tmp_path / "pictures")
+    _, _, first, second, _, *where = capsys.readouterr().out.splitlines()
     assert first.split() == "model_1 28,954 99.69 99.10 99.05 98.84 99.22 99.05 1 of 3".split()
     assert second.split() == "model_5 7,778 98.75 99.20 99.44 99.27 99.57 - 3 of 3".split()
     assert where[0].endswith(str(tmp_path / "numbers.md"))

@@ -120,7 +120,7 @@ def comparison_markdown(models: list[ModelResult], targets: Targets, story: Stor
     return f"{_GENERATED}\n{table(header, rows)}\n\nData set: {data.title}. {_NOTE}{_REFERENCES if story else ''}\n"
 
 
-def results_markdown(models: list[ModelResult], targets: Targets, story: Story) -> str:
+def results_markdown(models: list[ModelResult], targets: Targets, story: Story, data: DataSet) -> str:
     """The comparison in short: parameters, validation and test accuracy with its interval, and targets."""
     rows = []
     for model in models:
@@ -141,7 +141,7 @@ def results_markdown(models: list[ModelResult], targets: Targets, story: Story) 
             ]
         )
     header = ["Model", "Parameters", "Epochs", "Validation, %", "Test, %", "95 % interval", "Reference, %", "Targets"]
-    return f"{_GENERATED}\n{table(header, rows, 'lrrrrrrl')}\n"
+    return f"{_GENERATED}\n{table(header, rows, 'lrrrrrrl')}\n\nData set: {data.title}.\n"
 
 
 def _interval(test: OnTestSet) -> str:

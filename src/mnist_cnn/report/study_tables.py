@@ -9,6 +9,7 @@ import pandas as pd
 
 from mnist_cnn.evaluation.intervals import mcnemar, student_interval, wilson_interval
 from mnist_cnn.report.markdown import table
+from mnist_cnn.settings.datasets import DataSet
 from mnist_cnn.settings.params import Targets
 from mnist_cnn.study.plan import ABLATION, OWN, SHARED, Trial
 from mnist_cnn.study.records import Record
@@ -186,10 +187,12 @@ def markdown(
     tested: pd.DataFrame,
     target: float,
     study: Study,
+    data: DataSet,
 ) -> str:
     """All of it as Markdown: models, differences, ablation, what choosing on the test set adds."""
     sections = [
         f"{_GENERATED}\n{_models(summaries, target, study)}",
+        f"Data set: {data.title}.",
         _differences(compared, study),
         _changes(ablated, study),
         _inflation(tested),
