@@ -14,6 +14,7 @@ import vl_convert
 
 from mnist_cnn.common.errors import InputError
 from stages.study import number_of_jobs
+from tests.helpers import ROOT
 from tools import plots_page, readme, show, verify
 from tools.lock import in_order
 from tools.objects import damaged_objects
