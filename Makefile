@@ -34,7 +34,7 @@ setup: .venv/ready .dvc/page.offline.html ## 2 to 4 min, 7 GB | the environment,
 # learn slowly, so it is low.
 AT_LEAST ?= 80
 quick: .venv/ready ## 1 min, 0.3 GB | the whole pipeline at a small scale elsewhere (MODELS="model_1 model_7", KEEP=1)
-	@python -m tools.quick --params params.yaml --raw data/raw --lock dvc.lock --numbers metrics/comparison.csv \
+	@python -m tools.quick --params params.yaml --raw data/raw --splits data/split --lock dvc.lock --numbers metrics/comparison.csv \
 	    --pictures plots/pictures --models="$$MODELS" --images 25600 --epochs 1 --at-least $(AT_LEAST) --jobs $(JOBS) \
 	    --keep "$${KEEP:-0}"
 
@@ -49,7 +49,7 @@ experiments: .venv/ready ## seconds | experiments side by side: what was set, va
 	    --drop 'Created|[^:]+/[^:]+$$|[^:]+\.(yaml|txt)$$|metrics/(selected|test|.*:(?!val_accuracy$$))'
 
 look: setup ## 2 min | a look at the test set, which is counted (MODELS="model_5" WHY="the rate is chosen")
-	@python -m tools.look --params params.yaml --looks looks.yaml --models="$$MODELS" --why="$$WHY"
+	@python -m tools.look --params params.yaml --looks looks.yaml --splits data/split --models="$$MODELS" --why="$$WHY"
 	@$(RUN_PIPELINE)
 	@$(SHOW)
 

@@ -47,13 +47,14 @@ def main(params: Path, model: str, splits: Path, weights: Path, record: Path, ex
         "model": model,
         "parameters": str(measured["parameters"]),
         "validation_accuracy": f"{measured['val_accuracy']} %",
-        "recipe_digest": recipe_digest(model, settings),
+        "recipe_digest": recipe_digest(model, settings, splits),
         "weights_sha256": digest(weights),
         "deskewed": str(recipe.deskew).lower(),
         "test_time_augmentation": str(recipe.tta).lower(),
         "input": "pixels: uint8 (N, 28, 28), 0 is background, 255 is ink",
         "output": "probabilities: float32 (N, 10), of the classes in their order",
         "classes": json.dumps(data.labels),
+        "images": data.images,
         "trained_on": ", ".join(filter(None, (data.title, data.source))),
     }
     normalisation = load_normalisation(splits / STATISTICS)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.mnist import CLASSES
 from mnist_cnn.common.sealed import write_sealed
 from mnist_cnn.data.images import STATISTICS, Images, save_images
@@ -37,6 +38,13 @@ def main(params: Path, raw: Path, splits: Path) -> None:
         counts = " ".join(f"{count:,}" for count in images.labels.bincount(minlength=CLASSES).tolist())
         print(f"[INFO] {title}, {name}: {len(images.labels):,} images; of each class: {counts}")
     recorded = statistics(divided)
+    if not recorded["std"]:
+        raise InputError(f"{raw}: all pixels of the training images are alike; there is nothing to learn")
+    for name, counts in recorded["images_per_class"].items():
+        if absent := [label for label, count in zip(settings.data_set.classes, counts, strict=False) if not count]:
+            print(f"[INFO] {name}: there is no image of {', '.join(absent)}")
+    if settings.data != "mnist":
+        recorded |= {"data": settings.data, "sums": {name: file.md5 for name, file in known.files.items()}}
     write_sealed(splits / STATISTICS, recorded)
     print(f"[INFO] training pixels: mean {recorded['mean']}, standard deviation {recorded['std']}")
 

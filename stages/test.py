@@ -34,7 +34,7 @@ def main(params: Path, model: str, looks: Path, splits: Path, weights: Path, met
     """
     settings = load(params)
     recipe = settings.recipe(model)
-    if not is_declared(model, recipe_digest(model, settings), load_looks(looks)):
+    if not is_declared(model, recipe_digest(model, settings, splits), load_looks(looks)):
         print(f"[INFO] {model}: not measured on the test set: {looks} declares no look at this recipe.")
         print(f"[INFO] Validation decides. When all is chosen: make look MODELS={model} WHY='...'")
         write_text(metrics, "{}\n")

@@ -24,6 +24,7 @@ from mnist_cnn.inference.pictures import FORMATS, shown, suffixes
 TABLE_OF_FOLDERS = Path("predictions.csv")
 # The last ones have the probabilities of all classes by their place.
 COLUMNS = ("file", "class", "probability", "second", "second_probability", *(f"p{place}" for place in range(CLASSES)))
+_COLUMNS_BEFORE = ("file", "digit", *COLUMNS[2:])  # version 0.5
 # Lines appear so many at a time.
 _AT_A_TIME = 32
 # Longer names do not widen the table.
@@ -66,6 +67,11 @@ def main(images: str, model: str, csv: str) -> None:
     classify = load_model(model or None)
     names = [len(shown(file)) for file in files if isinstance(file, Path)]
     width = max([4, *(length for length in names if length <= _WIDEST_NAME)])
+    if not classify.data.is_ink:
+        print(
+            f"Note: pictures are made into what MNIST has, which images of {classify.data.title} may not be",
+            file=sys.stderr,
+        )
     widest = max(map(len, ("second", *classify.classes)))
     if names:
         titles = "  ".join((f"{'class':>{widest}}", "probability", f"{'second':>{widest}}", "probability"))
@@ -155,7 +161,7 @@ def _check_is_ours(table: Path) -> None:
             head = file.readline() if table.is_file() else ""
     except (OSError, UnicodeDecodeError):
         head = ""
-    if head.rstrip("\n") != ",".join(COLUMNS):
+    if head.rstrip("\n") not in (",".join(COLUMNS), ",".join(_COLUMNS_BEFORE)):
         raise InputError(f"{shown(table)}: is there, and no table of predictions: CSV=… names another file")
 
 

@@ -163,7 +163,7 @@ def models(networks: dict[str, nn.Module], tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def address(models: Path, runtime: Path) -> Iterator[str]:
     files = {name: models / f"{name}.onnx" for name in ("model_5", "model_6", "model_7")}
-    with make_server(site(files, "model_7", "digits", runtime), 0) as server:
+    with make_server(site(files, "model_7", runtime), 0) as server:
         thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/"
@@ -358,15 +358,15 @@ def test_the_server_hands_out_what_is_in_its_list_to_this_computer_alone(address
 def test_what_is_missing_is_told_in_a_line(tmp_path: Path, models: Path) -> None:
     files = {name: models / f"{name}.onnx" for name in ("model_5", "model_7")}
     with pytest.raises(InputError, match="^[^\n]*'make repro'[^\n]*$"):
-        site({"model_7": tmp_path / "model_7.onnx"}, "model_7", "digits", tmp_path)
+        site({"model_7": tmp_path / "model_7.onnx"}, "model_7", tmp_path)
     with pytest.raises(InputError, match="^[^\n]*'make demo'[^\n]*$"):
-        site(files, "model_7", "digits", tmp_path)
+        site(files, "model_7", tmp_path)
     (tmp_path / "broken.onnx").write_bytes(b"\xff\xff")
     for name in ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"):
         (tmp_path / name).touch()
     with pytest.raises(InputError, match="^[^\n]*broken.onnx[^\n]*$"):
-        site({"broken": tmp_path / "broken.onnx"}, "broken", "digits", tmp_path)
-    contents = site(files, "model_6", "digits", tmp_path)
+        site({"broken": tmp_path / "broken.onnx"}, "broken", tmp_path)
+    contents = site(files, "model_6", tmp_path)
     assert json.loads(contents["/models.json"].read())["chosen"] == "model_5"
     with make_server(contents, 0) as server, pytest.raises(InputError, match="^port [^\n]*$"):
         make_server(contents, server.server_port)

@@ -125,7 +125,7 @@ def test_a_model_that_was_not_looked_at_shows_no_test_figure() -> None:
     unseen = model_result(test_errors=None)
     for markdown in (comparison_markdown([unseen], TARGETS, {}, MNIST), results_markdown([unseen], TARGETS, {}, MNIST)):
         assert "meets all" not in markdown.lower() and "not tested" in markdown
-    assert cells(results_markdown([unseen], TARGETS, {}, MNIST))[1][4:7] == ["–", "–", "–"]
+    assert cells(results_markdown([unseen], TARGETS, {}, MNIST))[1][4:6] == ["–", "–"]
     [row] = comparison_table([unseen], TARGETS, {}).to_dict("records")
     assert [row[key] for key in ("test_accuracy", "test_loss", "test_accuracy_low", "meets_accuracy_target")] == [
         None
@@ -209,7 +209,8 @@ def test_a_model_without_reference_figures_has_no_brackets(story: dict[str, Stor
     assert target == ""
     assert not re.search(r"\(|None", result)
     assert "Receptive field: –" in result
-    assert cells(results_markdown([model], TARGETS, story, MNIST))[1][6] == "–"
+    header, row = cells(results_markdown([model], TARGETS, story, MNIST))
+    assert len(row) == len(header) and ("Reference, %" in header) == bool(story) and row[6:-1] == ["–"] * bool(story)
 
 
 def test_a_reference_figure_of_zero_is_one() -> None:
@@ -249,11 +250,11 @@ def test_the_comparison_as_numbers() -> None:
 def test_looks_are_numbered_from_the_oldest_on() -> None:
     looks = [
         Look(date="2026-11-23", commit="a17331a", why="five models", seen="a | b", followed="c"),
-        Look(date="2026-11-24", commit="", why="more", models={"model_1": "0" * 16}),
+        Look(date="2026-11-24", commit="", data="custom", why="more", models={"model_1": "0" * 16}),
     ]
     assert cells(looks_markdown(looks))[1:] == [
-        ["1", "2026-11-23", "a17331a", "five models", "a | b", "c"],
-        ["2", "2026-11-24", "", "more", "–", "–"],
+        ["1", "2026-11-23", "a17331a", "MNIST", "five models", "a | b", "c"],
+        ["2", "2026-11-24", "", "own", "more", "–", "–"],
     ]
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,8 @@ def test_other_images_than_those_written_down_are_refused_until_the_sums_are_del
     (own / SUMS).unlink()
     taken(own)
     assert (own / SUMS).read_text() != before
+    raw = own.parent / "raw"
+    assert load_raw(raw, "train", stored_set(raw))[0].flat[-1] == 7
 
 
 def test_stored_images_that_were_changed_are_refused(own: Path, tmp_path: Path) -> None:
@@ -134,6 +137,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte.gz"
         (replace(IMAGES, FILES[IMAGES][:-1]), f"{IMAGES}: has 4,703 bytes .* 6 x 28 x 28"),
         (replace(IMAGES, idx(np.zeros((6, 32, 32), np.uint8))), "train: images of 32 x 32 .* 28 x 28"),
         (replace(IMAGES, idx(np.zeros((5, 28, 28), np.uint8))), "train: 5 images and 6 labels"),
+        (lambda own: os.mkfifo((own / IMAGES).rename(own / "moved").with_name(IMAGES)), f"{IMAGES}: not a file"),
         (replace(LABELS, b"plain"), f"{LABELS}: not a gzip file"),
         (replace(LABELS, ARCHIVES[LABELS][:-9]), f"{LABELS}: truncated"),
         (replace(LABELS, gzip.compress(idx(np.full(6, 200, np.uint8)))), "train: label 200 .* 0 to 9"),
@@ -149,6 +153,17 @@ def test_what_is_wrong_with_own_images_is_told_in_a_line(
         taken(own)
     assert len(str(error.value).splitlines()) == 1
     assert not (own.parent / "raw").exists()
+
+
+def test_a_folder_that_would_be_cleared_is_refused(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {file: file.read_bytes() for file in own.iterdir()}
+    for raw in (own, own.parent):
+        with pytest.raises(InputError, match=f"^{own}: lies in "):
+            take(own, raw, 10, print)
+    monkeypatch.chdir(own.parent)
+    with pytest.raises(InputError, match="working directory"):
+        take(own, own.parent, 10, print)
+    assert {file: file.read_bytes() for file in own.iterdir()} == before
 
 
 def test_labels_are_of_the_classes_that_are_named(own: Path) -> None:

@@ -483,6 +483,19 @@ def test_a_model_without_mistakes_is_drawn(tmp_path: Path, each: int) -> None:
     assert "none" in text and box.y1 < figure.bbox.height
 
 
+def test_a_target_far_below_all_models_and_names_that_look_like_formulas_are_drawn(tmp_path: Path) -> None:
+    low = TARGETS.model_copy(update={"test_accuracy": 50.0})
+    figure = accuracy_against_parameters([result("model_1"), result("model_2")], low, {}, MNIST)
+    assert saved(figure, tmp_path) and not any(text.startswith("target") for text, _ in written(figure))
+    odd = MNIST._replace(title="a_$b$", classes=("$\\frac$", "$5", "$6"))
+    model = result(mistakes=[(0, 1, 3)])
+    for drawn in (confusion_matrix(model, odd), misclassified_images(model, 4, odd)):
+        assert saved(drawn, tmp_path)
+        assert any(
+            "$\\frac$" in word for word in [*texts_of(drawn), *(t.get_text() for t in drawn.axes[0].get_xticklabels())]
+        )
+
+
 def test_a_model_that_knows_nothing_is_drawn(tmp_path: Path) -> None:
     mistakes = [(digit, (digit + 1) % 10, 100) for digit in range(10)]
     model = result(mistakes=mistakes, test_errors=10_000, each=100, accuracies=(0.0,), losses=(2.3,))

@@ -30,6 +30,7 @@ from mnist_cnn.engine.execution import ExecutionConfig
 from mnist_cnn.engine.predictor import Predictor
 from mnist_cnn.inference.classifier import SPLITS, WEIGHTS, as_pixels
 from mnist_cnn.models import build
+from mnist_cnn.settings.datasets import PUBLISHED
 from mnist_cnn.settings.params import load
 from tests.distorted import real_digits
 from tests.helpers import MNIST, NATIVE, NORMALISATION, RECIPE, ROOT, TORCH
@@ -48,7 +49,7 @@ def network(seed: int = 1) -> nn.Module:
 
 def classifier(execution: ExecutionConfig = TORCH, deskewed: bool = True, tta: bool = True) -> Classifier:
     recipe = RECIPE.model_copy(update={"deskew": deskewed, "tta": tta})
-    return Classifier("model_7", network(), NORMALISATION, recipe, execution, batch_size=32, classes=MNIST.labels)
+    return Classifier("model_7", network(), NORMALISATION, recipe, execution, batch_size=32, data=MNIST)
 
 
 @ENGINES
@@ -172,9 +173,18 @@ def test_a_trained_model_is_loaded_as_it_was_measured(project: Path) -> None:
         settings.recipe("model_7"),
         NATIVE if engine == "auto" else ExecutionConfig(torch.device("cpu"), engine),
         batch_size=settings.evaluate.batch_size,
-        classes=MNIST.labels,
+        data=MNIST,
     )
     assert torch.equal(classify.logits(DIGITS), expected.logits(DIGITS))
+
+
+def test_classes_are_those_that_it_was_trained_on(project: Path) -> None:
+    params, statistics = project / "params.yaml", project / SPLITS / STATISTICS
+    params.write_text(params.read_text().replace("data: mnist", "data: kmnist", 1))
+    with pytest.raises(InputError, match="model_7 is trained on mnist.*kmnist.*'make repro'"):
+        load_model("model_7", project)
+    write_sealed(statistics, {"mean": 0.1, "std": 0.3, "data": "kmnist", "sums": {}})
+    assert load_model("model_7", project).classes == PUBLISHED["kmnist"].classes
 
 
 def test_without_a_name_it_is_the_model_that_is_presented(project: Path) -> None:

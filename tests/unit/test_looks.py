@@ -8,7 +8,7 @@ import pytest
 
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.sealed import read_sealed, write_sealed
-from mnist_cnn.data.images import Normalisation, save_images
+from mnist_cnn.data.images import STATISTICS, Normalisation, save_images
 from mnist_cnn.engine.checkpoint import save_weights
 from mnist_cnn.evaluation.looks import Look, is_declared, load_looks, recipe_digest
 from mnist_cnn.models import build
@@ -45,12 +45,25 @@ def changed(section: str, **values: Any) -> Params:  # noqa: ANN401
         ("targets.mnist", {"max_epochs": 3}, False),
     ],
 )
-def test_a_look_is_at_one_choice_of_a_model(section: str, values: dict[str, Any], follows: bool) -> None:
-    digest = recipe_digest("model_5", SETTINGS)
+def test_a_look_is_at_one_choice_of_a_model(
+    tmp_path: Path, section: str, values: dict[str, Any], follows: bool
+) -> None:
+    write_sealed(tmp_path / STATISTICS, {"data": "kmnist", "sums": {"a": "1"}})
+    digest = recipe_digest("model_5", SETTINGS, ROOT)
     looks = [Look(date="2026-11-23", commit="", why="", models={"model_5": digest, "model_4": "0" * 16})]
-    now = recipe_digest("model_5", changed(section, **values))
+    now = recipe_digest("model_5", changed(section, **values), tmp_path)
     assert is_declared("model_5", now, looks) is not follows
     assert not is_declared("model_4", digest, looks) and not is_declared("model_5", digest, [])
+
+
+def test_a_look_at_own_images_is_none_at_others(tmp_path: Path) -> None:
+    settings, digests = changed("", data="custom"), set()
+    for sums in ("1", "2"):
+        write_sealed(tmp_path / STATISTICS, {"data": "custom", "sums": {"a": sums}})
+        digests.add(recipe_digest("model_5", settings, tmp_path))
+    assert len(digests) == 2
+    with pytest.raises(InputError, match="'dvc repro split'"):
+        recipe_digest("model_5", settings, tmp_path / "empty")
 
 
 BEFORE = '# A comment\nlooks:\n  - date: "2026-11-23"\n    commit: a\n    why: b\n'
@@ -60,7 +73,7 @@ def declared(tmp_path: Path, **options: str) -> Path:
     """A file of looks, with one that the tool has added."""
     file = tmp_path / "looks.yaml"
     file.write_text(BEFORE)
-    look.main(PARAMS, file, **{"models": "model_5 model_7", "why": "all is chosen"} | options)
+    look.main(PARAMS, file, tmp_path, **{"models": "model_5 model_7", "why": "all is chosen"} | options)
     return file
 
 
@@ -69,9 +82,9 @@ def test_the_tool_adds_a_look_and_keeps_the_rest_of_the_file(tmp_path: Path) -> 
     assert file.read_text().startswith(BEFORE)
     first, second = load_looks(file)
     assert (first.why, second.why) == ("b", 'its "reason": # é')
-    assert second.models == {name: recipe_digest(name, SETTINGS) for name in ("model_5", "model_7")}
+    assert second.models == {name: recipe_digest(name, SETTINGS, tmp_path) for name in ("model_5", "model_7")}
     text = file.read_text()
-    look.main(PARAMS, file, models="model_7", why="again")
+    look.main(PARAMS, file, tmp_path, models="model_7", why="again")
     assert file.read_text() == text, "nothing new to look at"
 
 

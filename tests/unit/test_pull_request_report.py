@@ -205,6 +205,25 @@ def test_without_intervals_nothing_is_said_of_significance() -> None:
     assert "| – |" in models_table(results(new))
 
 
+def test_results_of_other_images_are_not_compared() -> None:
+    targets, split = PARAMS["targets"]["mnist"], PARAMS["split"]["mnist"]
+    params = PARAMS | {"data": "custom", "targets": {"custom": targets}, "split": {"custom": split}}
+    texts = yaml.safe_dump(params), pd.DataFrame([MODEL_5]).to_csv(index=False), '{"model": "model_5"}', "", "main"
+    own, other = (parse_results(*texts, raw) for raw in ("0123456789.dir", "abcdef0123.dir"))
+    for base, here in ((results(), own), (own, other)):
+        text = report("T", [], Base("main", "0", base), here, SOURCE)
+        assert "Nothing to compare with" in text and f"`{base.data}`" in text and f"`{here.data}`" in text
+        assert "against `main`: " not in text
+    assert "against `main`: no change" in report("T", [], Base("main", "0", own), own, SOURCE)
+
+
+def test_settings_of_before_there_were_other_data_sets_are_read() -> None:
+    before = PARAMS | {key: PARAMS[key]["mnist"] for key in ("targets", "split")}
+    del before["data"]
+    texts = yaml.safe_dump(before), pd.DataFrame([MODEL_5]).to_csv(index=False), '{"model": "model_5"}', "", "main"
+    assert parse_results(*texts).data == "mnist"
+
+
 def test_only_what_differs_is_in_the_tables() -> None:
     changed = metrics_changed(results(), results(row("model_4", 115, parameters=7_041), MODEL_5))
     assert re.findall(r"^\| `.*", changed, re.MULTILINE) == ["| `model_4` | Parameters | 7,040 | 7,041 | ▲ +1, worse |"]

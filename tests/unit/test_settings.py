@@ -349,6 +349,12 @@ def test_each_data_set_has_its_own_split_targets_and_classes(document: dict[str,
     assert len(set(settings.data_set.labels)) == 10
 
 
+def test_an_output_without_a_class_has_the_name_of_none(document: dict[str, Any]) -> None:
+    document |= {"data": "custom", "custom": document["custom"] | {"classes": ["5", "6", "7"]}}
+    labels = validate(Params, document, "here").data_set.labels
+    assert labels[:3] == ["5", "6", "7"] and len(set(labels)) == 10
+
+
 @pytest.mark.parametrize(("setting", "value"), [("title", "a\nb"), ("images", " "), ("classes", ["cat", "cat"])])
 def test_what_is_said_of_ones_own_images_fits_into_a_line(
     document: dict[str, Any], setting: str, value: object

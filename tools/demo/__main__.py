@@ -19,7 +19,7 @@ def main(params: Path, models: Path, runtime: Path, port: int) -> None:
     """
     settings = load(params)
     files = {name: models / f"{name}.onnx" for name in settings.models}
-    with make_server(site(files, settings.model, settings.data_set.images, runtime), port) as server:
+    with make_server(site(files, settings.model, runtime), port) as server:
         try:
             print(f"Draw at http://{LOOPBACK}:{server.server_port}/ (Ctrl-C ends it)", flush=True)
             server.serve_forever()

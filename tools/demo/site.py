@@ -36,13 +36,12 @@ class Content(NamedTuple):
         return self.body if isinstance(self.body, bytes) else self.body.read_bytes()
 
 
-def site(models: Mapping[str, Path], first: str, images: str, runtime: Path) -> dict[str, Content]:
+def site(models: Mapping[str, Path], first: str, runtime: Path) -> dict[str, Content]:
     """All that there is, by its path.
 
     Args:
         models: exported files by the model's name, in order; those that are missing are left out.
         first: the model that the page begins with; where it is missing, the first that there is.
-        images: what the models know, in the plural.
         runtime: the folder ``dist`` of the npm package onnxruntime-web.
 
     Raises:
@@ -55,7 +54,6 @@ def site(models: Mapping[str, Path], first: str, images: str, runtime: Path) -> 
         raise InputError(f"{runtime / missing[0]}: is not there; 'make demo' gets it, where npm is installed")
     listed = {
         "chosen": first if first in there else next(iter(there)),
-        "images": images,
         "models": [_described(name, file) for name, file in there.items()],
     }
     files = {
@@ -74,7 +72,7 @@ def _described(name: str, file: Path) -> dict[str, Any]:
     try:
         facts = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
         parameters, accuracy = f"{int(facts['parameters']):,}", facts["validation_accuracy"]
-        classes = json.loads(facts["classes"])
+        classes, images = json.loads(facts["classes"]), facts["images"]
     except (OSError, DecodeError, KeyError, ValueError) as error:
         fault = " ".join(str(error).split())
         raise InputError(f"{file}: is no exported model ({fault}); 'make repro' restores it") from None
@@ -84,4 +82,5 @@ def _described(name: str, file: Path) -> dict[str, Any]:
         "parameters": parameters,
         "accuracy": accuracy,
         "classes": classes,
+        "images": images,
     }

@@ -49,9 +49,9 @@ def main(
     """
     head, parted, run = _git("rev-parse", "HEAD"), _git("merge-base", base, "HEAD"), _Run.now()
     files = (params, numbers, selected, table)
-    here = _results(_in_folder, files, "this folder")
-    committed = _results(lambda file: _committed("HEAD", file), files, "HEAD")
-    before = Base(run.base or base, parted, _results(lambda file: _committed(parted, file), files, base))
+    here = _results(_in_folder, files, lock, "this folder")
+    committed = _results(lambda file: _committed("HEAD", file), files, lock, "HEAD")
+    before = Base(run.base or base, parted, _results(lambda file: _committed(parted, file), files, lock, base))
 
     locks = _stages(_committed("HEAD", lock)), _stages(_in_folder(lock))
     shown, notes, sections = _judged(repro, committed, here, stale_stages(*locks), run)
@@ -133,12 +133,14 @@ class _Run(NamedTuple):
         )
 
 
-def _results(read: Callable[[Path], str | None], files: tuple[Path, ...], where: str) -> Results | None:
+def _results(read: Callable[[Path], str | None], files: tuple[Path, ...], lock: Path, where: str) -> Results | None:
     """The results from the files' texts, or None where one is missing."""
     params, numbers, selected, table = map(read, files)
     if params is None or numbers is None or selected is None or table is None:
         return None
-    return parse_results(params, numbers, selected, table, where)
+    downloaded = _stages(read(lock)).get("download", {}).get("outs", [])
+    raw = next((str(out.get("md5")) for out in downloaded), "")
+    return parse_results(params, numbers, selected, table, where, raw)
 
 
 def stale_stages(committed: dict[str, Any], made: dict[str, Any]) -> list[str]:

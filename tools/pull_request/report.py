@@ -48,7 +48,8 @@ class Results(NamedTuple):
 
     ``params`` is params.yaml; ``numbers`` has, by the models' names, the columns of ``report.comparison_table``;
     ``selected`` is the model that the report presents; ``comparison`` is the table with its analysis, Markdown;
-    ``data`` is the data set's name.
+    ``data`` is the data set's name, of own images
+    with the beginning of their files' hash.
     """
 
     params: dict[str, Any]
@@ -65,11 +66,12 @@ class Results(NamedTuple):
         return [name for name, row in self.numbers.items() if all(row[key] == 1 for key in TARGETS)]
 
 
-def parse_results(params: str, numbers: str, selected: str, comparison: str, where: str) -> Results:
+def parse_results(params: str, numbers: str, selected: str, comparison: str, where: str, raw: str = "") -> Results:
     """Results from the texts of their files: YAML, CSV, JSON and Markdown.
 
     Args:
         where: the version, for messages.
+        raw: the hash of the data set's files.
 
     Raises:
         InputError: a text is not what it should be, or tells nothing of the selected model.
@@ -95,7 +97,9 @@ def parse_results(params: str, numbers: str, selected: str, comparison: str, whe
     except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
         fault = " ".join(str(error).split())
         raise InputError(f"{where}: settings or measurements are damaged: {fault}") from None
-    return Results(settings, targets, val_images, by_model, chosen, comparison, data)
+    # Own images of one version may be others than those of another.
+    images = f"{data} {raw[:7]}".rstrip() if data == "custom" else data
+    return Results(settings, targets, val_images, by_model, chosen, comparison, images)
 
 
 class Base(NamedTuple):

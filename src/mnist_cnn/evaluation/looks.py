@@ -14,6 +14,8 @@ from pydantic import Field
 
 from mnist_cnn import models
 from mnist_cnn.common.source import without_comments
+from mnist_cnn.data.images import STATISTICS
+from mnist_cnn.settings.datasets import DataName, recorded_images
 from mnist_cnn.settings.params import Params
 from mnist_cnn.settings.validation import Section, load_section
 
@@ -23,12 +25,14 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 class Look(Section):
     """One look at the test set.
 
-    ``commit`` is where it was made; ``seen`` and ``followed`` are filled in afterwards. ``models`` are those that were
-    measured, each with the ``recipe_digest`` that it had; looks before version 0.4 have none.
+    ``commit`` is where it was made, ``data`` the data set; ``seen`` and ``followed`` are filled in afterwards.
+    ``models`` are those that were measured, each with the ``recipe_digest`` that it had; looks before version 0.4 have
+    none.
     """
 
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     commit: str
+    data: DataName = "mnist"
     why: str
     seen: str = ""
     followed: str = ""
@@ -46,17 +50,20 @@ def load_looks(path: Path) -> list[Look]:
     return load_section(Looks, path).looks
 
 
-def recipe_digest(model: str, params: Params) -> str:
-    """A name for what was chosen about a model: data set, recipe, seed, split and its code; 16 hexadecimal digits.
+def recipe_digest(model: str, params: Params, splits: Path) -> str:
+    """A name for what was chosen about a model: images, recipe, seed, split and its code; 16 hexadecimal digits.
+
+    Args:
+        splits: the folder with the splits' statistics, which tell other images from MNIST's.
 
     Raises:
-        InputError: the model has no recipe.
+        InputError: the model has no recipe; or images are not MNIST's, and the statistics are missing or damaged.
     """
     recipe = params.recipe(model)
     code = Path(models.__file__).with_name(f"{model}.py").read_text(encoding="utf-8")
     chosen = [recipe.model_dump(), params.train.seed, params.split.model_dump(), without_comments(code)]
     if params.data != "mnist":  # the first looks, at MNIST, were declared when there was no other data set
-        chosen.append(params.data)
+        chosen.append(recorded_images(splits / STATISTICS))
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -1,6 +1,6 @@
 """A trained model as a function from images to the probabilities of their classes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -21,6 +21,7 @@ from mnist_cnn.engine.execution import ExecutionConfig, choose_engine
 from mnist_cnn.engine.passes import check_engine
 from mnist_cnn.engine.predictor import Predictor
 from mnist_cnn.models import build
+from mnist_cnn.settings.datasets import DataSet, recorded_images
 from mnist_cnn.settings.params import Recipe, load
 
 # Where dvc.yaml has the stages write them; a test compares.
@@ -34,14 +35,14 @@ class Classifier:
     """The probabilities that a trained network gives the ten classes; deskews and augments as its recipe says.
 
     Several threads may call it; each waits for the others, because the kernels have one memory. ``classes`` has the
-    names of the classes in the order of the probabilities.
+    names of the classes in the order of the probabilities, ``data`` what is said of the images.
 
     Args:
         name: of the model, for messages.
         network: on the device, with trained weights.
         recipe: the one by which it was trained.
         batch_size: images at a time.
-        classes: their names.
+        data: what they show.
     """
 
     def __init__(
@@ -53,9 +54,9 @@ class Classifier:
         execution: ExecutionConfig,
         *,
         batch_size: int,
-        classes: Sequence[str],
+        data: DataSet,
     ) -> None:
-        self.name, self.classes = name, tuple(classes)
+        self.name, self.data, self.classes = name, data, tuple(data.labels)
         self._deskew, self._batch_size = recipe.deskew, batch_size
         self._lock = Lock()
         self._predictor = Predictor(network, normalisation, execution, tta=recipe.tta, batch_size=batch_size)
@@ -106,6 +107,11 @@ def load_model(name: str | None = None, folder: Path | str = Path()) -> Classifi
     for file in (weights, statistics):
         if not file.exists():
             raise InputError(f"{name} is not trained yet, there is no {file}: 'make repro' trains all models")
+    trained_on = recorded_images(statistics)["data"]
+    if trained_on != settings.data:
+        raise InputError(
+            f"{name} is trained on {trained_on}, and params.yaml has data: {settings.data}; 'make repro' trains it"
+        )
     normalisation = load_normalisation(statistics)
     with torch.random.fork_rng(devices=[]):
         network = build(name).eval()
@@ -115,10 +121,8 @@ def load_model(name: str | None = None, folder: Path | str = Path()) -> Classifi
     with about(name):
         choice = choose_engine(network, ExecutionConfig(device, train.engine, train.precision, torch.get_num_threads()))
         check_engine(network, normalisation(intensities(_picture_of_noise())), choice.execution)
-    size, classes = settings.evaluate.batch_size, settings.data_set.labels
-    return Classifier(
-        name, network.to(device), normalisation, recipe, choice.execution, batch_size=size, classes=classes
-    )
+    size, data = settings.evaluate.batch_size, settings.data_set
+    return Classifier(name, network.to(device), normalisation, recipe, choice.execution, batch_size=size, data=data)
 
 
 def as_pixels(images: NDArray | Tensor) -> Tensor:

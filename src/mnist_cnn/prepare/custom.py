@@ -27,8 +27,9 @@ from mnist_cnn.prepare.sources import SourceError
 
 # Sums of the files, as ``md5sum`` writes and checks them. DVC does not count it into the folder.
 SUMS = "checksums.md5"
-# Of a file, unpacked: 1.3 million images.
+# Of a file, and of what it unpacks to: 1.3 million images.
 _MOST_BYTES = 1 << 30
+_TAKEN_BY = "'dvc repro --force download' takes them"
 _IMAGES, _LABELS = 0x803, 0x801  # how the files begin: uint8, three axes or one
 
 
@@ -44,6 +45,8 @@ def take(folder: Path, raw: Path, classes: int, say: Callable[[str], object]) ->
         InputError: a file is missing, is not in MNIST's form, does not fit the others, or is another one than before.
     """
     check_place(raw)
+    if folder.resolve().is_relative_to(raw.resolve()):
+        raise InputError(f"{folder}: lies in {raw}, from which all else is removed; own images are kept elsewhere")
     files = {name: content for wanted in NAMES for name, content in [_read(folder, wanted)]}
     for part in PARTS:
         _check(folder, part, files, classes)
@@ -59,14 +62,14 @@ def take(folder: Path, raw: Path, classes: int, say: Callable[[str], object]) ->
 
 def stored_set(raw: Path) -> RawSet:
     """What is known of the files that ``take`` has put into ``raw``. Raises InputError where that is not known."""
-    sums = _parsed(raw_folder(raw, _raw_set({})) / SUMS)
+    sums = _parsed(raw_folder(raw, _raw_set({})) / SUMS, _TAKEN_BY)
     if sums is None:
-        raise InputError(f"{raw}: has no own images; 'dvc repro --force download' takes them")
+        raise InputError(f"{raw}: has no own images; {_TAKEN_BY}")
     return _raw_set({name: RawFile(None, found) for name, found in sums.items()})
 
 
 def _raw_set(files: dict[str, RawFile]) -> RawSet:
-    return RawSet("the own images", "custom", files, also=SUMS)
+    return RawSet("your own images", "custom", files, also=SUMS)
 
 
 def _read(folder: Path, name: str) -> tuple[str, bytes]:
@@ -76,6 +79,10 @@ def _read(folder: Path, name: str) -> tuple[str, bytes]:
         fault = "is there twice, plain and compressed; one of them is allowed" if found else "is missing"
         raise InputError(f"{folder / name}: {fault}; docs/data.md says what the folder has")
     try:
+        if not found[0].is_file():  # to open a pipe would wait for ever
+            raise InputError(f"{found[0]}: not a file")
+        if found[0].stat().st_size > _MOST_BYTES:
+            raise InputError(f"{found[0]}: {found[0].stat().st_size:,} bytes are not allowed: at most {_MOST_BYTES:,}")
         return found[0].name, found[0].read_bytes()
     except OSError as error:
         raise InputError(f"{found[0]}: cannot be read ({error.strerror})") from None
@@ -120,7 +127,7 @@ def _array(folder: Path, name: str, files: dict[str, bytes]) -> np.ndarray:
 def _check_sums(folder: Path, sums: dict[str, str], say: Callable[[str], object]) -> None:
     """Write the sums down when there are none. Raises InputError where files are others than those written down."""
     file = folder / SUMS
-    written = _parsed(file)
+    written = _parsed(file, "delete it, and it is written anew")
     if written is None:
         try:
             write_text(file, _text(sums))
@@ -138,17 +145,15 @@ def _text(sums: dict[str, str]) -> str:
     return "".join(f"{found}  {name}\n" for name, found in sums.items())
 
 
-def _parsed(file: Path) -> dict[str, str] | None:
+def _parsed(file: Path, way_out: str) -> dict[str, str] | None:
     """Sums by file; None where there is no such file. Raises InputError where it cannot be read."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-        sums = {name: found for found, name in (line.split("  ", 1) for line in lines if line)}
+        sums = {name: found for found, _, name in (line.partition("  ") for line in lines if line)}
         if sorted(name.removesuffix(".gz") for name in sums) != sorted(NAMES):
             raise ValueError("it should name the four files")
         return sums
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{file}: is no list of sums ({' '.join(str(error).split())}); delete it if it was not meant"
-        ) from None
+        raise InputError(f"{file}: is no list of sums ({' '.join(str(error).split())}); {way_out}") from None

@@ -69,8 +69,8 @@ def _take(source: Source, raw: Path, known: RawSet, missing: list[str], say: Cal
 
 
 def _way_out(raw: Path, known: RawSet, missing: list[str], note: str) -> str:
+    form = " (plain or .gz)" if known is MNIST else ""
     return (
         f"{known.title}: no source delivered {', '.join(missing)}: {f'{note}; ' if note else ''}set MNIST_MIRROR to an "
-        "http(s) or file address of a folder that holds them (plain or .gz), or put them into "
-        f"{raw_folder(raw, known)}"
+        f"http(s) or file address of a folder that holds them{form}, or put them into {raw_folder(raw, known)}"
     )

@@ -180,12 +180,8 @@ def check_place(raw: Path) -> None:
 def tidy(raw: Path, known: RawSet, say: Callable[[str], object]) -> None:
     """Remove all in ``raw`` but the data set's files, and say so. Raises InputError where that cannot be done."""
     if removed := remove_leftovers(raw, known):
-        others = f" and {len(removed) - 5:,} more" if len(removed) > 5 else ""
-        say(
-            printable(
-                f"Removed from {raw}, which is for {known.title}'s four files alone: {', '.join(removed[:5])}{others}"
-            )
-        )
+        names = ", ".join(removed[:5]) + (f" and {len(removed) - 5:,} more" if len(removed) > 5 else "")
+        say(printable(f"Removed from {raw}, which is for the four files of {known.title} alone: {names}"))
 
 
 def remove_leftovers(raw: Path, known: RawSet = MNIST) -> list[str]:
@@ -210,8 +206,8 @@ def remove_leftovers(raw: Path, known: RawSet = MNIST) -> list[str]:
     except OSError as error:
         # As a literal: whoever made the file may have put control characters into its name.
         raise InputError(
-            f"{str(error.filename or raw)!r} cannot be removed ({error.strerror}): in {raw} only {known.title}'s files "
-            "may be"
+            f"{str(error.filename or raw)!r} cannot be removed ({error.strerror}): in {raw} only the files of "
+            f"{known.title} may be"
         ) from None
     return removed
 

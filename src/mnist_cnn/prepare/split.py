@@ -1,5 +1,7 @@
 """Which images are for training, which for validation, and what is in them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,7 @@ def _interleave_classes(labels: Tensor) -> Tensor:
     return position.argsort(stable=True)
 
 
-def statistics(splits: dict[str, Images]) -> dict[str, object]:
+def statistics(splits: dict[str, Images]) -> dict[str, Any]:
     """Sizes and class counts of all splits; mean and standard deviation of ``train``'s pixels, on the scale 0 to 1."""
     pixels = splits["train"].pixels.double() / 255
     return {

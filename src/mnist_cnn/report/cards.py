@@ -25,7 +25,7 @@ def card(model: ModelResult, params: Params, target: str | None) -> str:
     """
     name, recipe = model.name, params.recipe(model.name)
     sections = {
-        "Use": _use(name, model.exported),
+        "Use": _use(name, model.exported, params.data_set),
         "Meant for, and not meant for": _meant_for(params.data_set),
         "Data": _data(params, model.exported.images),
         "Training": _training(recipe, params.train.seed),
@@ -42,9 +42,10 @@ def _summary(model: ModelResult, target: str | None, data: DataSet) -> str:
     return f"{what} Its place in the story: {' '.join(target.split())}." if target else what
 
 
-def _use(name: str, exported: Exported) -> str:
+def _use(name: str, exported: Exported, data: DataSet) -> str:
+    pictures = "any size; dark on light, or light on dark" if data.is_ink else "they are made into what MNIST has"
     return f"""```bash
-make predict MODEL={name} IMAGES="photo.png scans/"    # any size; dark on light, or light on dark
+make predict MODEL={name} IMAGES="photo.png scans/"    # {pictures}
 make demo                                              # draw in the browser
 ```
 
@@ -61,9 +62,9 @@ gives them. All that the model needs is in it: normalisation, deskewing, test-ti
 
 
 def _meant_for(data: DataSet) -> str:
-    return f"""- For learning, for comparing small networks, and for images that look like {data.title}'s: \
-{data.images}, one an image.
-- Not where a wrong answer does harm, such as with cheques, prescriptions or exams.
+    return f"""- For learning, for comparing small networks, and for {data.images} that look like those of \
+{data.title}, one an image.
+- Not where a wrong answer does harm.
 - Not for pictures of anything else, or of several things at once: it knows its classes and no "none of them", and \
 names one of them with some confidence whatever it sees."""
 
@@ -97,11 +98,14 @@ def _figures(model: ModelResult, params: Params) -> str:
     targets = params.targets
     missed = missed_targets(targets_met(metrics, test, targets), targets)
     words = f"It misses: {'; '.join(missed)}." if missed else "It meets all three targets." if test else ""
+    study = (
+        " by a tenth of a point and more: see [the study](../../docs/study.md)" if params.data == "mnist" else ", too"
+    )
     tested = "" if test else "It was not measured on the test set: no look at this recipe is declared. "
     return f"""{table(["", "", "95 % interval"], rows, "lrr")}
 
 {tested}{words} Of one run, with one seed; calibration and recall are of validation images. Another seed moves \
-accuracies by a tenth of a point and more: see [the study](../../docs/study.md)."""
+accuracies{study}."""
 
 
 def _range(interval: tuple[float, float]) -> str:

@@ -1,10 +1,12 @@
 """The data sets that the pipeline knows: what they are called, what their classes are, and what is said of them."""
 
-from typing import Annotated, Literal, NamedTuple, TypeAlias
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import Field, model_validator
 
 from mnist_cnn.common.mnist import CLASSES
+from mnist_cnn.common.sealed import read_sealed
 from mnist_cnn.settings.validation import Section
 
 DataName: TypeAlias = Literal["mnist", "fashion_mnist", "kmnist", "custom"]
@@ -19,6 +21,7 @@ class DataSet(NamedTuple):
         images: what an image shows, in the plural.
         about: where its images come from, in sentences; empty where nothing is known.
         source: who made it, and where that is described.
+        is_ink: whether images are of writing, which other pictures of writing can be made to look like.
     """
 
     title: str
@@ -26,10 +29,11 @@ class DataSet(NamedTuple):
     images: str
     about: str
     source: str
+    is_ink: bool
 
     def label(self, number: int) -> str:
-        """The name of a class; its number where it has none, which networks may predict nevertheless."""
-        return self.classes[number] if number < len(self.classes) else str(number)
+        """The name of a class, also of one that is none: networks have ten outputs, and may predict any."""
+        return self.classes[number] if number < len(self.classes) else f"unnamed {number}"
 
     @property
     def labels(self) -> list[str]:
@@ -46,6 +50,7 @@ PUBLISHED = {
         "1990; those who wrote the test images wrote none of the others. Other ways of writing, such as a 1 with a "
         "long upstroke or a 7 with a bar, are rare.",
         "Y. LeCun, C. Cortes, C. J. C. Burges, 1998",
+        is_ink=True,
     ),
     "fashion_mnist": DataSet(
         "Fashion-MNIST",
@@ -53,6 +58,7 @@ PUBLISHED = {
         "articles of clothing",
         "The images are an online shop's photographs of its articles, made small and grey.",
         "H. Xiao, K. Rasul, R. Vollgraf, 2017, https://arxiv.org/abs/1708.07747",
+        is_ink=False,
     ),
     "kmnist": DataSet(
         "KMNIST",
@@ -61,6 +67,7 @@ PUBLISHED = {
         "The characters are from Japanese books printed from woodblocks in the 18th and 19th century and before; each "
         "class has several ways of writing one syllable.",
         "T. Clanuwat and others, 2018, https://arxiv.org/abs/1812.01718",
+        is_ink=True,
     ),
 }
 
@@ -84,8 +91,19 @@ class Custom(Section):
         return self
 
 
+def recorded_images(statistics: Path) -> dict[str, Any]:
+    """Which images a file of statistics is of: ``data``, and the ``sums`` of their files; of MNIST ``data`` alone.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    found = read_sealed(statistics, "'dvc checkout' or 'dvc repro split'")
+    # What the split of MNIST records has not changed since there are other data sets, and so no result of it.
+    return {"data": found.get("data", "mnist"), "sums": found.get("sums")}
+
+
 def data_set(name: DataName, custom: Custom) -> DataSet:
     """What is said of a data set; of ``custom`` what the settings say."""
     if name == "custom":
-        return DataSet(custom.title, tuple(custom.classes), custom.images, "", "")
+        return DataSet(custom.title, tuple(custom.classes), custom.images, "", "", is_ink=False)
     return PUBLISHED[name]

@@ -125,6 +125,7 @@ class Report(Section):
 class Params(Section):
     """All of ``params.yaml``."""
 
+    # In the file, ``split`` and ``targets`` have an entry a data set; here they are those of the chosen one.
     data: DataName
     model: str
     splits: Annotated[Splits, Field(alias="split")]

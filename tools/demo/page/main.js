@@ -97,6 +97,14 @@ function row(name) {
 
 async function choose() {
   const model = models.get(select.value);
+  known.textContent = model.images;
+  // Those of another data set have other classes.
+  if (String(classes) !== String(model.classes)) {
+    classes = model.classes;
+    bars.replaceChildren();
+    rows = classes.map(row);
+    answer.classList.toggle("word", classes.some((name) => name.length > 1));
+  }
   facts.textContent = `${model.parameters} parameters, ${model.accuracy} on validation images`;
   await changed();
 }
@@ -108,12 +116,7 @@ function fail(error) {
 }
 
 async function start() {
-  const { chosen: first, images, models: list } = await (await fetch("models.json")).json();
-  known.textContent = images;
-  // All models are of one data set.
-  classes = list[0].classes;
-  rows = classes.map(row);
-  answer.classList.toggle("word", classes.some((name) => name.length > 1));
+  const { chosen: first, models: list } = await (await fetch("models.json")).json();
   for (const model of list) {
     models.set(model.name, model);
     select.append(new Option(model.name, model.name, false, model.name === first));

@@ -148,8 +148,10 @@ def _draw_field(axes: Axes, shown: list[_Shown], targets: Targets) -> None:
     left, right = 0.8 * min(counts), 1.35 * max(counts)
     axes.axvline(targets.parameters_below, color=NEUTRAL, linewidth=1.2, linestyle=":", zorder=1)
     if tested:
-        draw_target(axes, targets.test_accuracy)
-        height = (targets.test_accuracy - bottom) / (top - bottom)
+        # A target far below is not in the picture, and all of that is above it.
+        height = max(0.0, (targets.test_accuracy - bottom) / (top - bottom))
+        if height:
+            draw_target(axes, targets.test_accuracy)
         axes.axvspan(left, targets.parameters_below, height, 1, color=_MET, alpha=0.12, linewidth=0)
     axes.set_xscale("log")
     axes.set_xlim(left, right)
@@ -207,4 +209,5 @@ def _target_lines(axes: Axes, targets: Targets) -> list[Obstacle]:
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     accuracy, parameters = targets.test_accuracy, targets.parameters_below
     across, up = (left, accuracy), (parameters, bottom)
-    return [Obstacle(across, (right, accuracy), 0.5, 3), Obstacle(up, (parameters, top), 0.5, 3)]
+    lines = [Obstacle(up, (parameters, top), 0.5, 3)]
+    return [Obstacle(across, (right, accuracy), 0.5, 3), *lines] if accuracy > bottom else lines

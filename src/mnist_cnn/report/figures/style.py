@@ -57,6 +57,8 @@ _STYLE: Any = {
     "figure.constrained_layout.h_pad": 0.1,
     "figure.constrained_layout.w_pad": 0.1,
     # Letters as shapes: the same look where the font is missing, as it is in a picture on a page.
+    # Names of classes are the user's, and no formulas.
+    "text.parse_math": False,
     "svg.fonttype": "path",
     # Names within the file, random otherwise.
     "svg.hashsalt": "figures",
