@@ -53,16 +53,22 @@ class Project:
             environment |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test@example.invalid"}
         return environment
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=pipe, stderr=pipe, text=True)
+    def start(self, *command: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        pipe, env = subprocess.PIPE, env or self.environment
+        return subprocess.Popen(command, cwd=self.folder, env=env, stdout=pipe, stderr=pipe, text=True)
 
     def start_in_background(self, *command: str) -> subprocess.Popen[str]:
         """As a shell starts a background job: SIGINT is ignored, until the program says otherwise."""
         return self.start("sh", "-c", 'trap "" INT; exec "$@"', "sh", *command)
 
+    @property
+    def forking_environment(self) -> dict[str, str]:
+        """The same, but ``dvc`` starts at once; no signal reaches it."""
+        environment = self.environment
+        return environment | {"PATH": f"{dvc_forks().programs}{os.pathsep}{environment['PATH']}"}
+
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        with self.start(*command) as process:
+        with self.start(*command, env=self.forking_environment) as process:
             ended = subprocess.CompletedProcess(command, 0, *process.communicate())
         ended.returncode = process.returncode
         assert not check or ended.returncode == 0, f"{' '.join(command)}\n{ended.stdout}\n{ended.stderr}"

@@ -17,7 +17,7 @@ def steps(stubbed: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     project = stubbed
     (project.folder / ".venv/bin").mkdir(parents=True)
     (project.folder / ".venv/bin/activate").touch()
-    dvc = shutil.which("dvc")
+    dvc = shutil.which("dvc", path=project.forking_environment["PATH"])
     assert dvc
     (project.folder / ".venv/bin/dvc").symlink_to(dvc)
     (project.folder / ".venv/ready").touch()
