@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,26 @@ settings.load_profile("unhurried")
 # Git sets them for its hooks and for what it starts; tests' own repositories would be taken for this one.
 for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"):
     os.environ.pop(name, None)
+
+
+# Each has something that takes long to make, which its tests share: a browser, models, a measurement. One worker runs
+# all of them. The marks of pytest-xdist 3.8 for that have no effect with pytest 9.2.
+BY_ONE_WORKER = ("test_bench.py", "test_demo.py", "test_drawn_charts.py")
+
+
+# Where the plugin is not installed, nobody asks.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class ByFileOrTest(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if Path(file).name in BY_ONE_WORKER else nodeid
+
+    return ByFileOrTest(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

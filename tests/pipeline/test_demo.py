@@ -34,9 +34,6 @@ from tests.pipeline.small_project import Project
 from tools.demo.server import make_server
 from tools.demo.site import site
 
-# One worker starts the browser for all.
-pytestmark = pytest.mark.xdist_group("demo")
-
 READY = "import('/main.js').then(page => page.ready)"
 # Paints images, one after the other, and returns what the page makes of each.
 PAINT = """

@@ -16,9 +16,6 @@ from tests.helpers import ROOT
 from tests.pipeline.small_project import Project, copy_repository
 from tools import plots_page
 
-# One worker draws the pages for all.
-pytestmark = pytest.mark.xdist_group("charts")
-
 EPOCHS = {name: recipe.epochs for name, recipe in load(ROOT / "params.yaml").models.items()}
 MODELS = tuple(EPOCHS)
 # Comes before all others by its name, and after them by its colour.
