@@ -23,22 +23,30 @@ from tests.pipeline.small_project import MODELS, STUBBED_MODELS, STUDY, Project,
 
 # What the pipelines make, and the tests.
 NOT_COPIED = ("metrics/", "plots/", "dvc.lock", "study/dvc.lock", "study/records/", "tests/")
-# Half a minute and more.
+# A dozen seconds of computing and more. The study's first test waits for the study.
 LONGEST = (
     "test_experiments_run_as_printed",
     "test_a_trial_that_fails_is_named_and_leaves_the_others_alone",
+    "test_stages_run_again_one_by_one_give_the_same_bytes",
+    "test_a_model_of_other_layers_trains_out_of_the_box_and_is_in_all_results",
+    "test_a_byte_flipped_in_the_cache_is_told_and_the_way_back_works",
     "test_an_interrupted_run_ends_everywhere_and_can_be_taken_up",
     "test_a_changed_recipe_and_other_seeds_concern_their_own_trials_alone",
     "test_with_nothing_changed_nothing_runs_and_everything_again_gives_the_same_bytes",
-    "test_a_byte_flipped_in_the_cache_is_told_and_the_way_back_works",
-    "test_each_fault_is_named_in_its_line",
+    "test_every_part_is_measured_and_reported",
+    "test_what_fails_is_named_and_the_rest_goes_on",
+    "test_a_pull_request_without_results_gets_them_and_one_with_results_is_confirmed",
     "test_it_ends_as_if_nothing_had_happened_wherever_it_is_killed",
     "test_daily_commands_run_as_printed",
-    "test_a_pull_request_without_results_gets_them_and_one_with_results_is_confirmed",
-    "test_a_model_of_other_layers_trains_out_of_the_box_and_is_in_all_results",
-    "test_stages_run_again_one_by_one_give_the_same_bytes",
-    "test_every_part_is_measured_and_reported",
+    "test_a_removed_and_a_renamed_model_leave_nothing",
     "test_a_conflict_in_the_lock_file_is_resolved_as_printed",
+    "test_each_fault_is_named_in_its_line",
+    "test_the_projects_own_tests_pass_with_several",
+    "test_a_model_that_fails_is_named_and_leaves_the_others_alone",
+    "test_an_experiment_runs_with_the_settings_that_were_typed",
+    "test_a_trial_runs_everything_elsewhere_and_leaves_this_folder_as_it_was",
+    "test_an_experiment_in_a_folder_of_its_own_has_a_new_model_when_git_knows_its_file",
+    "test_experiments_side_by_side_fit_a_terminal",
 )
 LOOK = ("--params=params.yaml", "--looks=looks.yaml", f"--models={' '.join(MODELS)}", "--why=to test")
 STUB = '"""A stand-in: see stub.py."""\n\nfrom stages.stub import main\n\nmain()\n'
