@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
-import onnx
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.sealed import read_sealed, write_sealed
 from mnist_cnn.data.deskew import deskew
