@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import onnx
 from google.protobuf.message import DecodeError
 
-import onnx
 from mnist_cnn.common.errors import InputError
 
 PAGE = Path(__file__).with_name("page")
