@@ -48,7 +48,13 @@ LONGEST = (
     "test_an_experiment_in_a_folder_of_its_own_has_a_new_model_when_git_knows_its_file",
     "test_experiments_side_by_side_fit_a_terminal",
 )
-LOOK = ("--params=params.yaml", "--looks=looks.yaml", f"--models={' '.join(MODELS)}", "--why=to test")
+LOOK = (
+    "--params=params.yaml",
+    "--looks=looks.yaml",
+    "--splits=data/split",
+    f"--models={' '.join(MODELS)}",
+    "--why=to test",
+)
 STUB = '"""A stand-in: see stub.py."""\n\nfrom stages.stub import main\n\nmain()\n'
 
 

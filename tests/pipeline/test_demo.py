@@ -29,7 +29,7 @@ from mnist_cnn.inference.digits import as_digit
 from mnist_cnn.models import build
 from mnist_cnn.settings.params import load
 from tests.browser import Page, browser_page
-from tests.helpers import NORMALISATION, ROOT, TORCH
+from tests.helpers import MNIST, NORMALISATION, ROOT, TORCH
 from tests.pipeline.small_project import Project
 from tools.demo.server import make_server
 from tools.demo.site import site
@@ -148,7 +148,8 @@ def models(networks: dict[str, nn.Module], tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("models")
     recipes = load(ROOT / "params.yaml").models
     for name, network in networks.items():
-        facts = {"parameters": "7000", "validation_accuracy": "99.1 %"}
+        facts = {"parameters": "7000", "validation_accuracy": "99.1 %", "images": "handwritten digits"}
+        facts["classes"] = json.dumps(MNIST.labels)
         recipe = recipes[name]
         content = to_onnx(name, network, NORMALISATION, facts, deskew=recipe.deskew, tta=recipe.tta)
         (folder / f"{name}.onnx").write_bytes(content)

@@ -122,7 +122,7 @@ def test_a_removed_and_a_renamed_model_leave_nothing(stubbed_with_pages: Project
     project.run("git", "checkout", "--quiet", "params.yaml")
 
     project.edit_params(change)
-    (project.folder / "story.yaml").write_text("models: {}\n")
+    (project.folder / "story.yaml").write_text("data: mnist\nmodels: {}\n")
     [left] = [line for line in verify(project) if line.startswith("bad  leftovers: ")]
     assert "plots/history/model_1.csv" in left and "train@model_3" in left and "model_5" not in left
     stray = project.folder / "plots/history/of_mine.csv"

@@ -141,10 +141,10 @@ def results_markdown(models: list[ModelResult], targets: Targets, story: Story, 
                 f"misses: {'; '.join(missed)}" if missed else "meets all" if test else "not tested",
             ]
         )
-    header = ["Model", "Parameters", "Epochs", "Validation, %", "Test, %", "95 % interval"]
+    header = [f"Model, on {data.title}", "Parameters", "Epochs", "Validation, %", "Test, %", "95 % interval"]
     header += [*(["Reference, %"] if story else []), "Targets"]
     columns = table(header, rows, "l" + "r" * (len(header) - 2) + "l")
-    return f"{_GENERATED}\n{columns}\n\nData set: {data.title}.\n"
+    return f"{_GENERATED}\n{columns}\n"
 
 
 def _interval(test: OnTestSet) -> str:
