@@ -25,6 +25,7 @@ from tests.pipeline.small_project import MODELS, STUBBED_MODELS, STUDY, Project,
 NOT_COPIED = ("metrics/", "plots/", "dvc.lock", "study/dvc.lock", "study/records/", "tests/")
 # A dozen seconds of computing and more. The study's first test waits for the study.
 LONGEST = (
+    "test_own_images_are_trained_on_and_named_everywhere",
     "test_experiments_run_as_printed",
     "test_a_trial_that_fails_is_named_and_leaves_the_others_alone",
     "test_stages_run_again_one_by_one_give_the_same_bytes",
