@@ -101,9 +101,9 @@ gpu: .venv/ready ## 1 min | what a machine with an NVIDIA GPU needs for benchmar
 	dvc repro split
 	benchmark/gpu.sh pack
 
-# A test often waits for a process: two workers more than there are processors.
+# A test often waits for a process: one worker more than there are processors. Two were slower.
 test: setup ## some min | every test
-	python -m pytest --numprocesses $$(($(JOBS) + 2)) --dist loadgroup
+	python -m pytest --numprocesses $$(($(JOBS) + 1)) --dist loadgroup
 
 check: .venv/ready ## 1 min | linters
 	ruff check .
