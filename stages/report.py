@@ -107,7 +107,7 @@ def main(
 
     recipe, count = settings.models[chosen.name], settings.report.augmented_digits
     written, seen = (load_images(train, deskewed).first(count).pixels for deskewed in (False, recipe.deskew))
-    augmented = augmented_rows(seen, recipe, settings.train.seed, _ROWS_OF_AUGMENTED)
+    augmented = augmented_rows(seen, recipe, settings.train.seed, min(_ROWS_OF_AUGMENTED, recipe.epochs))
     for name, figure in {
         "accuracy": accuracy_curves(models, data),
         "loss": loss_curves(models, data),

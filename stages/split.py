@@ -33,13 +33,13 @@ def main(params: Path, raw: Path, splits: Path) -> None:
     train, val = split_indices(learn.labels, split.train, split.val, split.method, split.seed)
     divided = {"train": learn.take(train), "val": learn.take(val), "test": test}
 
+    recorded = statistics(divided)
+    if not recorded["std"]:
+        raise InputError(f"{raw}: all pixels of the training images are alike; there is nothing to learn")
     for name, images in divided.items():
         save_images(splits / f"{name}.safetensors", images)
         counts = " ".join(f"{count:,}" for count in images.labels.bincount(minlength=CLASSES).tolist())
         print(f"[INFO] {title}, {name}: {len(images.labels):,} images; of each class: {counts}")
-    recorded = statistics(divided)
-    if not recorded["std"]:
-        raise InputError(f"{raw}: all pixels of the training images are alike; there is nothing to learn")
     for name, counts in recorded["images_per_class"].items():
         if absent := [label for label, count in zip(settings.data_set.classes, counts, strict=False) if not count]:
             print(f"[INFO] {name}: there is no image of {', '.join(absent)}")

@@ -37,8 +37,10 @@ def card(model: ModelResult, params: Params, target: str | None) -> str:
 
 
 def _summary(model: ModelResult, target: str | None, data: DataSet) -> str:
-    what = f"A network with {model.metrics.parameters:,} parameters that sorts small grey images of {data.images} into \
+    what = (
+        f"A network with {model.metrics.parameters:,} parameters that sorts {data.images}, grey and 28 x 28 pixels, into \
 {len(data.classes)} classes: {', '.join(data.classes)}."
+    )
     return f"{what} Its place in the story: {' '.join(target.split())}." if target else what
 
 
@@ -78,14 +80,15 @@ def _data(params: Params, tested: int) -> str:
 def _training(recipe: Recipe, seed: int) -> str:
     settings = recipe.model_dump()
     settings |= {f"augmentation.{key}": value for key, value in settings.pop("augmentation").items()}
-    rows = [[f"`{key}`", f"`{value}`"] for key, value in {"seed": seed, **settings}.items()]
+    # As the file has them.
+    rows = [[f"`{key}`", f"`{str(value).lower()}`"] for key, value in {"seed": seed, **settings}.items()]
     return f"Its entry in `params.yaml`, where each setting is explained:\n\n{table(['Setting', 'Value'], rows, 'lr')}"
 
 
 def _figures(model: ModelResult, params: Params) -> str:
     metrics, test = model.metrics, model.test
     rows = [
-        [display.label, display.text(value), ""]
+        [display.label, f"{value:,.{display.least}f}", ""]
         for key, display in DISPLAYS.items()
         if key not in ("val_accuracy", "test_accuracy", "test_loss") and (value := metrics.as_dict()[key]) is not None
     ]
@@ -97,14 +100,14 @@ def _figures(model: ModelResult, params: Params) -> str:
         rows.append([DISPLAYS["test_loss"].label, DISPLAYS["test_loss"].text(test.loss), ""])
     targets = params.targets
     missed = missed_targets(targets_met(metrics, test, targets), targets)
-    words = f"It misses: {'; '.join(missed)}." if missed else "It meets all three targets." if test else ""
+    words = f"It misses: {'; '.join(missed)}. " if missed else "It meets all three targets. " if test else ""
     study = (
         " by a tenth of a point and more: see [the study](../../docs/study.md)" if params.data == "mnist" else ", too"
     )
     tested = "" if test else "It was not measured on the test set: no look at this recipe is declared. "
     return f"""{table(["", "", "95 % interval"], rows, "lrr")}
 
-{tested}{words} Of one run, with one seed; calibration and recall are of validation images. Another seed moves \
+{tested}{words}Of one run, with one seed; calibration and recall are of validation images. Another seed moves \
 accuracies{study}."""
 
 

@@ -215,7 +215,7 @@ def headline(summaries: pd.DataFrame, targets: Targets) -> str:
     smallest = min(averaging, key=lambda row: row["parameters"])
     names = _listed([row["model"] for row in reaching])
     text = f"**{names} reach{'es' if len(reaching) == 1 else ''} {goal}, with every seed.**"
-    text += f" {_over_seeds(best)}, the highest mean."
+    text += f" {_over_seeds(best)}, the highest mean among the models' own recipes."
     if smallest["model"] != best["model"]:
         text += f" {_over_seeds(smallest)}."
     return f"{_GENERATED}\n{text}\n"

@@ -163,7 +163,7 @@ def augmented_images(
     height = sum(_TITLE * bool(title) + len(rows) * (side + _GAP) for title, rows in groups)
     figure, axes = _sheet(names + len(written) * (side + _GAP), height)
     unchanged = "Its recipe neither deskews nor augments." if len(groups) == len(groups[0][1]) == 1 else ""
-    set_heading(figure, f"What {name} sees of {data.title}'s training images", note=unchanged)
+    set_heading(figure, f"What {name} sees of the training images of {data.title}", note=unchanged)
     y = 0.0
     for title, rows in groups:
         if title:

@@ -119,9 +119,10 @@ def _title(rows: list[_Row], sizes: Mapping[str, int], targets: Targets) -> str:
     ]
     if not reaching:
         return "Test accuracy over seeds"
+    has, whole = ("have", "whole intervals") if reaching[1:] else ("has", "its whole interval")
     return (
-        f"{listed(reaching)} average{'' if reaching[1:] else 's'} over {targets.test_accuracy:g} % "
-        f"with fewer than {targets.parameters_below:,} parameters"
+        f"{listed(reaching)} {has} fewer than {targets.parameters_below:,} parameters and {whole} "
+        f"above {targets.test_accuracy:g} %"
     )
 
 
