@@ -38,8 +38,8 @@ def card(model: ModelResult, params: Params, target: str | None) -> str:
 
 def _summary(model: ModelResult, target: str | None, data: DataSet) -> str:
     what = (
-        f"A network with {model.metrics.parameters:,} parameters that sorts {data.images}, grey and 28 x 28 pixels, into \
-{len(data.classes)} classes: {', '.join(data.classes)}."
+        f"A network with {model.metrics.parameters:,} parameters that sorts {data.images}, grey and 28 x 28 pixels, "
+        f"into {len(data.classes)} classes: {', '.join(data.classes)}."
     )
     return f"{what} Its place in the story: {' '.join(target.split())}." if target else what
 
