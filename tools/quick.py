@@ -66,11 +66,12 @@ def main(
     """
     interrupted_by_signals()
     begun = time.monotonic()
-    chosen = chosen_models(models, load(params))
+    settings = load(params)
+    chosen = chosen_models(models, settings)
     with scratch_folder(keep=bool(keep)) as scratch:
         copy_inputs(Path(), scratch)
         scale_down(scratch / params, chosen, images, epochs)
-        environment = own_environment(scratch, raw, load(params).data)
+        environment = own_environment(scratch, raw, settings.data)
         _run(scratch, environment, sys.executable, "-m", "tools.repro", f"--jobs={jobs}", f"--lock={lock}")
         again = _run(scratch, environment, "dvc", "repro", stdout=subprocess.PIPE)
         if "Running stage" in again:
@@ -86,9 +87,7 @@ def main(
         # The rest says where tables and plots are.
         table = _run(scratch, environment, *show, stdout=subprocess.PIPE).partition("\n\n")[0]
         print(f"\n{heading(load(scratch / params), time.monotonic() - begun)}\n\n{table}\n", flush=True)
-        check_learned(
-            scratch / numbers, at_least if load(params).data == "mnist" else most_frequent(scratch / splits) + 1
-        )
+        check_learned(scratch / numbers, at_least if settings.data == "mnist" else most_frequent(scratch / splits) + 1)
 
 
 @contextmanager

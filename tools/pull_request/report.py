@@ -48,8 +48,7 @@ class Results(NamedTuple):
 
     ``params`` is params.yaml; ``numbers`` has, by the models' names, the columns of ``report.comparison_table``;
     ``selected`` is the model that the report presents; ``comparison`` is the table with its analysis, Markdown;
-    ``data`` is the data set's name, of own images
-    with the beginning of their files' hash.
+    ``data`` is the data set's name, of own images with the beginning of their files' hash.
     """
 
     params: dict[str, Any]
@@ -109,6 +108,10 @@ class Base(NamedTuple):
     revision: str
     results: Results | None
 
+    def comparable(self, results: Results) -> Results | None:
+        """The base's results, where there are some and they are of the same images as ``results``."""
+        return self.results if self.results and self.results.data == results.data else None
+
 
 class Source(NamedTuple):
     """Where the reported version can be had.
@@ -132,7 +135,7 @@ def report(
         title, notes, sections: Markdown. Notes follow the verdict, a line each; sections the comparison.
     """
     against = f"{code(base.name)} at {code(base.revision[:7])}"
-    comparable = base.results if base.results and base.results.data == results.data else None
+    comparable = base.comparable(results)
     parts = [
         f"## {title}",
         "\n".join(f"- {line}" for line in [*verdict(base, results), *notes]),
@@ -155,28 +158,28 @@ def report(
 def verdict(base: Base, results: Results) -> list[str]:
     """Whether the selected model meets the targets, which models do, and how its accuracy has moved."""
     chosen, row = code(results.selected), results.numbers[results.selected]
-    meeting = results.meeting
+    meeting, before = results.meeting, base.comparable(results)
     tested = "" if math.isnan(row[_TEST]) else f"{row[_TEST]:.2f} % on the test set, "
     lines = [
         f"{_on_targets(chosen, row, results.targets)}: {row[_VALIDATION]:.2f} % on validation, {tested}"
         f"{row['epochs']:.0f} epochs, {row['parameters']:,.0f} parameters",
         f"All three targets are met by {_listed(meeting) or 'no model'} ({len(meeting)} of {len(results.numbers)})"
-        + (_newly_meeting(base.results.meeting, meeting) if base.results and base.results.data == results.data else ""),
+        + (_newly_meeting(before.meeting, meeting) if before else ""),
     ]
     if base.results is None:
         return [*lines, f"{code(base.name)} has no results yet: there is nothing to compare with"]
-    if base.results.data != results.data:
+    if before is None:
         sets = f"{code(results.data)}, those of {code(base.name)} of {code(base.results.data)}"
         return [*lines, f"These results are of the data set {sets}: they are not compared"]
-    if base.results.selected != results.selected:
-        lines.append(f"The selected model is {chosen}; on {code(base.name)} it is {code(base.results.selected)}")
-    if results.selected in base.results.numbers:
-        before, here = _Model.of(base.results, results.selected), _Model.of(results, results.selected)
+    if before.selected != results.selected:
+        lines.append(f"The selected model is {chosen}; on {code(base.name)} it is {code(before.selected)}")
+    if results.selected in before.numbers:
+        there, here = _Model.of(before, results.selected), _Model.of(results, results.selected)
         for what, key in (("Validation", _VALIDATION), ("Test", _TEST)):
-            old, new = before.shown(key), here.shown(key)
+            old, new = there.shown(key), here.shown(key)
             if here.value(key) is None:
                 continue
-            moved = "no change" if old == new else f"{old} → {new} % ({_difference(key, before, here)})"
+            moved = "no change" if old == new else f"{old} → {new} % ({_difference(key, there, here)})"
             lines.append(f"{what} accuracy of {chosen} against {code(base.name)}: {moved}")
     return lines
 
