@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,35 +20,42 @@ from filelock import FileLock
 
 from mnist_cnn.common.files import cache_folder
 from tests.helpers import ROOT, idx, squares
-from tests.pipeline.small_project import MODELS, STUBBED_MODELS, STUDY, Project, copy_repository
+from tests.pipeline.forks import start_forks
+from tests.pipeline.small_project import FORKS, MODELS, STUBBED_MODELS, STUDY, Project, copy_repository
 
+# Whose tests a process of pytest-xdist runs.
+WORKER = "PYTEST_XDIST_WORKER"
 # What the pipelines make, and the tests.
 NOT_COPIED = ("metrics/", "plots/", "dvc.lock", "study/dvc.lock", "study/records/", "tests/")
 # A dozen seconds of computing and more. The study's first test waits for the study.
 LONGEST = (
-    "test_own_images_are_trained_on_and_named_everywhere",
     "test_experiments_run_as_printed",
-    "test_a_trial_that_fails_is_named_and_leaves_the_others_alone",
     "test_stages_run_again_one_by_one_give_the_same_bytes",
-    "test_a_model_of_other_layers_trains_out_of_the_box_and_is_in_all_results",
-    "test_a_byte_flipped_in_the_cache_is_told_and_the_way_back_works",
-    "test_an_interrupted_run_ends_everywhere_and_can_be_taken_up",
-    "test_a_changed_recipe_and_other_seeds_concern_their_own_trials_alone",
-    "test_with_nothing_changed_nothing_runs_and_everything_again_gives_the_same_bytes",
+    "test_daily_commands_run_as_printed",
+    "test_a_share_of_an_epoch_is_timed_after_two_batches",
+    "test_it_ends_as_if_nothing_had_happened_wherever_it_is_killed",
+    "test_a_trial_that_fails_is_named_and_leaves_the_others_alone",
     "test_every_part_is_measured_and_reported",
     "test_what_fails_is_named_and_the_rest_goes_on",
-    "test_a_pull_request_without_results_gets_them_and_one_with_results_is_confirmed",
-    "test_it_ends_as_if_nothing_had_happened_wherever_it_is_killed",
-    "test_daily_commands_run_as_printed",
-    "test_a_removed_and_a_renamed_model_leave_nothing",
-    "test_a_conflict_in_the_lock_file_is_resolved_as_printed",
-    "test_each_fault_is_named_in_its_line",
+    "test_own_images_are_trained_on_and_named_everywhere",
     "test_the_projects_own_tests_pass_with_several",
-    "test_a_model_that_fails_is_named_and_leaves_the_others_alone",
-    "test_an_experiment_runs_with_the_settings_that_were_typed",
-    "test_a_trial_runs_everything_elsewhere_and_leaves_this_folder_as_it_was",
-    "test_an_experiment_in_a_folder_of_its_own_has_a_new_model_when_git_knows_its_file",
+    "test_a_conflict_in_the_lock_file_is_resolved_as_printed",
+    "test_with_nothing_changed_nothing_runs_and_everything_again_gives_the_same_bytes",
+    "test_a_change_in_a_helper_is_seen",
+    "test_an_interrupted_run_ends_everywhere_and_can_be_taken_up",
+    "test_each_fault_is_named_in_its_line",
+    "test_a_pull_request_without_results_gets_them_and_one_with_results_is_confirmed",
+    "test_one_model_or_one_kind_of_stage_can_be_asked_for",
+    "test_a_model_of_other_layers_trains_out_of_the_box_and_is_in_all_results",
+    "test_a_removed_and_a_renamed_model_leave_nothing",
+    "test_an_interrupted_study_ends_everywhere_and_goes_on_where_it_was",
+    "test_a_changed_split_reruns_all_but_the_download",
     "test_experiments_side_by_side_fit_a_terminal",
+    "test_an_experiment_in_a_folder_of_its_own_has_a_new_model_when_git_knows_its_file",
+    "test_an_experiment_runs_with_the_settings_that_were_typed",
+    "test_a_model_that_fails_is_named_and_leaves_the_others_alone",
+    "test_a_changed_recipe_and_other_seeds_concern_their_own_trials_alone",
+    "test_a_trial_runs_everything_elsewhere_and_leaves_this_folder_as_it_was",
 )
 LOOK = (
     "--params=params.yaml",
@@ -94,7 +102,7 @@ def own_states(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of this session have in common."""
     own = tmp_path_factory.getbasetemp()
-    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return own.parent if WORKER in os.environ else own
 
 
 def once(folder: Path, make: Callable[[Path], None]) -> Path:
@@ -105,6 +113,19 @@ def once(folder: Path, make: Callable[[Path], None]) -> Path:
             make(unfinished)
             unfinished.rename(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forks(shared: Path) -> None:
+    """Programs that start at once, for all workers, as ``Project.run`` uses them. Only Linux forks PyTorch safely."""
+    if sys.platform != "linux":
+        return
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "place").write_text(str(start_forks(os.getppid() if WORKER in os.environ else os.getpid())))
+
+    os.environ[FORKS] = (once(shared / "forks", make) / "place").read_text()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from typing import Any
 import yaml
 
 from tests.helpers import ROOT
-from tests.pipeline.dvc_forks import dvc_forks
 from tools import quick
 
 # Those of the project whose stages are real, and of the one whose stages compute nothing.
@@ -25,6 +24,10 @@ STUDY = {
     "ablation": {"model": "model_5", "seeds": 1, "changes": {"no_ema": {"recipe": {"ema_decay": 0.0}}}},
 }
 
+
+# Names the folder with the programs of forks.py.
+FORKS = "MNIST_CNN_TEST_FORKS"
+Ended = subprocess.CompletedProcess[str]
 
 # Copies this repository's files, as they are now, of those names that are wanted.
 copy_repository = partial(quick.copy_repository, ROOT)
@@ -63,25 +66,23 @@ class Project:
 
     @property
     def forking_environment(self) -> dict[str, str]:
-        """The same, but ``dvc`` starts at once; no signal reaches it."""
+        """The same, but ``dvc``, stages and tools start at once, where there are forks; no signal reaches them."""
         environment = self.environment
-        return environment | {"PATH": f"{dvc_forks().programs}{os.pathsep}{environment['PATH']}"}
+        return environment | {"PATH": f"{os.environ.get(FORKS, '')}{os.pathsep}{environment['PATH']}"}
 
-    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        with self.start(*command, env=self.forking_environment) as process:
-            ended = subprocess.CompletedProcess(command, 0, *process.communicate())
+    def run(self, *command: str, check: bool = True, env: dict[str, str] | None = None) -> Ended:
+        with self.start(*command, env=env or self.forking_environment) as process:
+            ended = Ended(command, 0, *process.communicate())
         ended.returncode = process.returncode
         assert not check or ended.returncode == 0, f"{' '.join(command)}\n{ended.stdout}\n{ended.stderr}"
         return ended
 
-    def dvc(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        status, output, errors = dvc_forks().run(arguments, self.folder, self.environment)
-        assert not check or status == 0, f"dvc {' '.join(arguments)}\n{output}\n{errors}"
-        return subprocess.CompletedProcess(["dvc", *arguments], status, output, errors)
+    def dvc(self, *arguments: str, check: bool = True, env: dict[str, str] | None = None) -> Ended:
+        return self.run("dvc", *arguments, check=check, env=env)
 
-    def repro(self, *arguments: str) -> list[str]:
+    def repro(self, *arguments: str, env: dict[str, str] | None = None) -> list[str]:
         """Run ``dvc repro``; the names of the stages that ran, in order."""
-        return stages_run(self.dvc("repro", *arguments).stdout)
+        return stages_run(self.dvc("repro", *arguments, env=env).stdout)
 
     def processes(self) -> list[str]:
         """The commands of processes that work in the folder, where the system has /proc."""
