@@ -133,7 +133,19 @@ readme: .venv/ready ## seconds | puts the tables in metrics/ into README.md and 
 	python -m tools.plots_page --dvc .dvc
 
 # With CPU=1 without what only a GPU needs: see docs/platforms.md. The choice is kept for later set-ups.
-CPU ?= $(wildcard .venv/cpu)
+THERE := $(if $(wildcard .venv/cpu),1,0)
+# Some systems have a variable of this name that tells of the processor.
+ifeq ($(origin CPU)$(filter 0 1,$(CPU)),environment)
+CPU := $(THERE)
+endif
+CPU ?= $(THERE)
+ifneq ($(words $(CPU))$(filter-out 0 1,$(CPU)),1)
+$(error CPU: '$(CPU)' is not allowed; allowed: 0, 1)
+endif
+# pip would leave what is there already.
+ifneq ($(and $(wildcard .venv/ready),$(filter-out $(THERE),$(CPU))),)
+$(error CPU=$(CPU): .venv is there, and was set up otherwise; remove it first)
+endif
 INSTALL := python -m pip install --quiet --disable-pip-version-check
 
 # Touched at the end alone: a set-up that was interrupted is taken up again.
@@ -141,7 +153,8 @@ INSTALL := python -m pip install --quiet --disable-pip-version-check
 	@PYTHONPATH=src $(PYTHON) -m mnist_cnn.common.platforms
 	@echo "Setting up .venv: some minutes, a few GB"
 	$(PYTHON) -m venv .venv
-ifeq ($(filter-out 0,$(CPU)),)
+ifeq ($(CPU),0)
+	@rm -f .venv/cpu
 	$(INSTALL) --requirement requirements.txt
 else
 	grep -Ev '^(nvidia|cuda|triton)' requirements.txt >.venv/cpu

@@ -4,26 +4,35 @@ A stage uses the library that lies beside it, not whichever copy is installed: a
 a folder of its own (``dvc exp run --temp``) must run that folder's code.
 """
 
-import functools
-import os
-import platform
+import signal
 import sys
-from collections.abc import Callable
-from pathlib import Path
+
+# First of all: Ctrl-C ends the process without a traceback while the rest is imported.
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import functools  # noqa: E402
+import os  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from importlib.util import find_spec  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from mnist_cnn.common.platforms import refusal  # noqa: E402
+from mnist_cnn.common.platforms import refusal, vector_instructions  # noqa: E402
 
 if refusal():
     sys.exit(f"error: {refusal()}")
 
-# No stage opens a window; matplotlib would refuse to start where a user has named a kind that it does not know.
+# No stage opens a window, and no figure follows a user's own settings of matplotlib, which reads them when imported.
 os.environ["MPLBACKEND"] = "agg"
+if matplotlib := find_spec("matplotlib"):
+    os.environ["MATPLOTLIBRC"] = str(Path(str(matplotlib.origin)).with_name("mpl-data"))
 # PyTorch picks its vector instructions by the processor, and rounds otherwise with each kind. With AVX2, which all
 # x86-64 processors since 2015 have, results have the same bytes on all of them. PyTorch reads this when it is imported.
-if platform.machine() in ("x86_64", "AMD64"):
-    os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
+# What a user has set for other programs does not count: DVC records results without it.
+if instructions := vector_instructions():
+    os.environ["ATEN_CPU_CAPABILITY"] = instructions
 
 from mnist_cnn.common import cli, process  # noqa: E402
 from mnist_cnn.common.errors import InputError  # noqa: E402
@@ -69,6 +78,9 @@ def run(main: Callable[..., None]) -> None:
                 check_installed(path)
         main(**options)
         if followed:
+            sys.stdout.flush()
             followed.check_unchanged()
+            # At once, because DVC reads the inputs next: Python would take seconds to end PyTorch.
+            os._exit(0)
 
     cli.run(checked)

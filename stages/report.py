@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mnist_cnn.common.files import write_text
+from mnist_cnn.common.files import keep_only, write_text
 from mnist_cnn.data.augmentation import augment, transform
 from mnist_cnn.data.images import intensities, load_images
 from mnist_cnn.engine.predictor import TTA_VIEWS
@@ -108,7 +108,7 @@ def main(
     recipe, count = settings.models[chosen.name], settings.report.augmented_digits
     written, seen = (load_images(train, deskewed).first(count).pixels for deskewed in (False, recipe.deskew))
     augmented = augmented_rows(seen, recipe, settings.train.seed, min(_ROWS_OF_AUGMENTED, recipe.epochs))
-    for name, figure in {
+    figures = {
         "accuracy": accuracy_curves(models, data),
         "loss": loss_curves(models, data),
         "parameters": accuracy_against_parameters(models, targets, told, data),
@@ -116,8 +116,15 @@ def main(
         "misclassified": misclassified_images(chosen, settings.report.misclassified_shown, data),
         "robustness": robustness_map(corrupted, written, settings.robustness, data),
         "augmented": augmented_images(chosen.name, data, recipe, written, seen, augmented, views(seen)),
-    }.items():
+    }
+    for name, figure in figures.items():
         save(figure, pictures / f"{name}.png", vectors / f"{name}.svg")
+    for folder, names, ending in (
+        (cards, settings.models, "md"),
+        (pictures, figures, "png"),
+        (vectors, figures, "svg"),
+    ):
+        keep_only(folder, {f"{name}.{ending}" for name in names})
     print(f"[INFO] {comparison}, {results}, {numbers}, {selected}, {pictures}")
 
 

@@ -9,9 +9,9 @@ from mnist_cnn.common.errors import InputError, about
 from mnist_cnn.common.files import write_text
 from mnist_cnn.common.libraries import COMPUTING, DRAWING, EXPORTING, check_installed, pins
 from mnist_cnn.engine.feasible import check_feasible
-from mnist_cnn.settings.params import load
+from mnist_cnn.settings.params import Params, load
 from mnist_cnn.settings.story import load_story
-from stages import run
+from stages import inputs, run
 
 _RECENT_S = 60
 _UNKNOWN_TO_GIT = "\nan experiment of --temp or --queue has the files that Git knows: a new one needs 'git add' first"
@@ -43,6 +43,7 @@ def main(
         load_story(story, settings.data)
         with about(str(params)):
             check_feasible(settings)
+            _check_engine(settings)
     except InputError as error:
         hint = _way_back(params) if in_users_folder else _UNKNOWN_TO_GIT if is_experiment else ""
         raise InputError(f"{error}{hint}") from None
@@ -52,6 +53,20 @@ def main(
     for file, packages in ((computing, COMPUTING), (drawing, DRAWING), (exporting, EXPORTING)):
         check_installed(requirements, packages)
         write_text(file, pins(requirements, packages))
+
+
+def _check_engine(settings: Params) -> None:
+    """Raises InputError where the kernels are asked for by name, and cannot compute a network here."""
+    if settings.train.engine != "native":
+        return
+    # Only now: it takes time to load.
+    from mnist_cnn.engine.device import resolve_device
+    from mnist_cnn.engine.execution import ExecutionConfig, choose_engine
+    from mnist_cnn.models import build
+
+    for name, recipe in settings.models.items():
+        with about(f"models.{name}"):
+            choose_engine(build(name, recipe.dropout), ExecutionConfig(resolve_device(settings.train.device), "native"))
 
 
 def _show_git_what_dvc_wrote() -> None:
@@ -67,6 +82,8 @@ def _show_git_what_dvc_wrote() -> None:
             found = os.lstat(name)
             if found.st_mtime > time.time() - _RECENT_S:
                 os.utime(name, ns=(found.st_atime_ns, found.st_mtime_ns + 10**9), follow_symlinks=False)
+    if followed := inputs():
+        followed.written_by_the_stage()
 
 
 def _way_back(params: Path) -> str:

@@ -7,12 +7,11 @@ from contextlib import closing
 from pathlib import Path
 
 from mnist_cnn.common.processors import usable_processors
-from mnist_cnn.data.images import STATISTICS
 from mnist_cnn.engine.device import prepare
 from mnist_cnn.settings.params import load
 from mnist_cnn.study.parallel import Done
 from mnist_cnn.study.plan import plan
-from mnist_cnn.study.records import digest_of, fingerprint, fingerprint_of_record, remove_other_records, save_record
+from mnist_cnn.study.records import data_digest, fingerprint, fingerprint_of_record, remove_other_records, save_record
 from mnist_cnn.study.run import run_trials
 from mnist_cnn.study.settings import load_study
 from stages import run
@@ -37,8 +36,7 @@ def main(params: Path, study: Path, splits: Path, computing: Path, records: Path
     settings = load(params)
     trials = plan(settings, load_study(study, settings))
     jobs = number_of_jobs(os.environ.get("JOBS", ""))
-    images = [splits / f"{name}.safetensors" for name in ("train", "val", "test")]
-    data = digest_of([*images, splits / STATISTICS, computing])
+    data = data_digest(splits, computing)
     execution = prepare(settings.train)
     fingerprints = {name: fingerprint(trial, data, execution) for name, trial in trials.items()}
     todo = {name: trial for name, trial in trials.items() if fingerprint_of_record(records, name) != fingerprints[name]}
@@ -46,7 +44,7 @@ def main(params: Path, study: Path, splits: Path, computing: Path, records: Path
 
     failed = {}
     try:
-        with closing(run_trials(todo, data, splits, settings.train, jobs)) as outcomes:
+        with closing(run_trials(todo, data, splits, computing, settings.train, jobs)) as outcomes:
             for name, outcome in outcomes:
                 if not isinstance(outcome, Done):
                     failed[name] = outcome.reason

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mnist_cnn.common.files import write_text
+from mnist_cnn.common.files import keep_only, write_text
 from mnist_cnn.report.figures.seeds import accuracy_over_seeds
 from mnist_cnn.report.figures.style import save
 from mnist_cnn.report.study_tables import ablation, differences, headline, markdown, summary, trial_table
@@ -38,15 +38,17 @@ def main(
     summaries = summary(tested, target)
     compared = differences(trials, found, list(planned.seeds))
     ablated = ablation(trials, found, planned)
-    for file, content in {
-        table: tested,
-        tables / "summary.csv": summaries,
-        tables / "differences.csv": compared,
-        tables / "ablation.csv": ablated,
-    }.items():
-        write_text(file, content.to_csv(index=False, lineterminator="\n"))
-    write_text(tables / "headline.md", headline(summaries, settings.targets))
-    write_text(tables / "study.md", markdown(summaries, compared, ablated, tested, target, planned, settings.data_set))
+    texts = {
+        "summary.csv": summaries.to_csv(index=False, lineterminator="\n"),
+        "differences.csv": compared.to_csv(index=False, lineterminator="\n"),
+        "ablation.csv": ablated.to_csv(index=False, lineterminator="\n"),
+        "headline.md": headline(summaries, settings.targets),
+        "study.md": markdown(summaries, compared, ablated, tested, target, planned, settings.data_set),
+    }
+    write_text(table, tested.to_csv(index=False, lineterminator="\n"))
+    for name, text in texts.items():
+        write_text(tables / name, text)
+    keep_only(tables, texts)
 
     def accuracies(recipe: str) -> dict[str, list[float]]:
         by_model = tested[tested["recipe"] == recipe].groupby("model", sort=False)["test_accuracy"]

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -68,7 +69,12 @@ def main(params: Path, model: str, splits: Path, weights: Path, history: Path) -
     print("[STEP 4/4] Saving weights and history...")
     _write_history(progress.notes, history)
     save_weights(weights, network)
-    progress.remove()
+    if followed:
+        # Before the state is removed: where an edit is taken back, training need not begin anew.
+        followed.check_unchanged()
+    # The result is in its place: what cannot be removed costs space alone.
+    with suppress(OSError):
+        progress.remove()
     print(f"[INFO] {weights}, {history}")
 
 

@@ -23,8 +23,8 @@ def main(dvc: Path) -> None:
     """
     try:
         page = (dvc / "page.html").read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{dvc / 'page.html'}: cannot be read ({error.strerror})") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{dvc / 'page.html'}: cannot be read ({error})") from None
     # A classic script: a module would come after the charts, which call it as the page is read.
     script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", r"<\/script")
     write_text(dvc / _OFFLINE, page.replace("{scripts}", f"<script>{script}</script>"))
@@ -36,7 +36,7 @@ def _name(path: Path, page: str) -> None:
     """Name the page in DVC's settings, which may hold more than that, passwords too."""
     try:
         settings = ConfigObj(str(path), encoding="utf-8", interpolation=False)
-    except ConfigObjError as error:
+    except (ConfigObjError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from None
     plots = settings.setdefault("plots", {})
     if "html_template" in plots:

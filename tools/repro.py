@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -16,7 +16,7 @@ from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.files import write_text
 from mnist_cnn.common.processors import usable_processors
 from tools.lock import in_order, stages_of
-from tools.pipeline import pipelines
+from tools.pipeline import pipelines, strays
 from tools.processes import interrupt, started
 from tools.prune import prune
 
@@ -51,6 +51,7 @@ def main(jobs: int, lock: Path) -> None:
         ran = _dvc("repro", "split")
         found = pipelines(Path())
         prune(found)
+        refuse_strays(strays(found))
         if jobs > 1:
             ran += _run_stale_models(found.stages[lock], lock, jobs)
         ran += _dvc("repro")
@@ -69,6 +70,16 @@ def interrupted_by_signals() -> None:
     # nohup has it ignored.
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
+def refuse_strays(names: Sequence[Path]) -> None:
+    """Raises InputError where there are files of no stage that another stage would take for results."""
+    if names:
+        listed = ", ".join(map(str, names[:5])) + (" and more" if names[5:] else "")
+        raise InputError(
+            f"{listed}: of no stage, and other stages would count it; 'dvc checkout' removes what another branch has "
+            "left, and anything else is yours to move"
+        )
 
 
 def tell_of_absent(lock: Path) -> None:

@@ -31,7 +31,7 @@ def main(params: Path, numbers: Path, pictures: Path) -> None:
     """
     try:
         table = pd.read_csv(numbers)
-        met, shown = table[list(TARGETS)].eq(True).sum(axis=1), table[list(_COLUMNS)]
+        met, shown = table[list(TARGETS)].eq(True).sum(axis=1), table[list(_COLUMNS)].astype({"parameters": int})
     except (ValueError, KeyError) as error:
         fault = " ".join(str(error).split())
         raise InputError(f"{numbers}: cannot be read ({fault}); 'dvc repro' restores it") from None

@@ -25,7 +25,8 @@ def main(lock: Path, cache: Path) -> None:
         sys.exit(ended.returncode)
     stages = stages_of(lock.read_text(encoding="utf-8"), lock).values()
     for out in (out for stage in stages for out in stage.get("outs", [])):
-        _keep(Path(out["path"]), out["md5"], cache)
+        if "md5" in out:  # DVC writes some without, where a run was ended
+            _keep(Path(out["path"]), out["md5"], cache)
 
 
 def _keep(file: Path, md5: str, cache: Path) -> None:

@@ -9,8 +9,12 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pathspec import GitIgnoreSpec
+
 from mnist_cnn.common import cli
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.inputs import ignored_by_dvc
+from mnist_cnn.common.sealed import read_sealed
 from tools.objects import damaged_objects, md5
 from tools.pages import filled, pages
 from tools.pipeline import Pipelines, leftovers, pipelines, strays, without_stage
@@ -36,13 +40,15 @@ def main(root: Path, cache: str) -> None:
     found = pipelines(root)
     locks = {str(lock): {"stages": stages} for lock, stages in found.locked.items()}
     status = json.loads(_output("dvc", "status", "--json"))
-    old, others = stale(status, list(locks.values())), apart(locks)
+    old, others = stale(status, list(locks.values())), apart(found.stages)
     # DVC names stages with their file, lock files name them without.
     of_others = [name for name in dict.fromkeys(name.rpartition(":")[2] for name in old) if name in others]
+    made, fresh = hashes(locks.values()), hashes(locks.values(), of_others)
     enforced = {name: changes for name, changes in status.items() if name.rpartition(":")[2] not in of_others}
     results = [
-        *altered(enforced, _lines("git", "ls-files", "--deleted")),
-        *changed_files(root, hashes(locks.values(), of_others)),
+        *altered(enforced, _output("git", "ls-files", "--deleted", "-z").split("\0")),
+        *changed_results(root, fresh),
+        *changed_beside_records(root, {path: md5 for path, md5 in made.items() if path not in fresh}),
     ]
     good = [
         _print_check(
@@ -51,13 +57,18 @@ def main(root: Path, cache: str) -> None:
             [name for name in old if name.rpartition(":")[2] not in others],
             "dvc repro",
         ),
-        _print_check("results", "those of dvc.lock", results, "git restore, or delete it and dvc repro"),
+        _print_check(
+            "results", "those of dvc.lock", results, "git restore; or delete it, and in the cache too, then dvc repro"
+        ),
         _print_check(
             "leftovers", "none of stages that are gone", _leftovers(found), "make prune; delete what it leaves"
         ),
         _print_check("pages", "have the results' tables", _outdated_pages(root), "make readme"),
         _print_check(
-            "cache", "holds what it should", _damaged(found, locks, cache), "delete it, then dvc commit or pull"
+            "cache",
+            "holds what it should",
+            _damaged(found, locks, cache),
+            "delete it; then dvc commit where results are ok, else dvc pull or repro",
         ),
         _remote(),
     ]
@@ -70,12 +81,41 @@ def main(root: Path, cache: str) -> None:
 def hashes(locks: Iterable[dict[str, Any]], but: Collection[str] = ()) -> dict[str, str]:
     """The MD5 of all that the stages in lock files have made, by path, but for some stages."""
     stages = {name: stage for lock in locks for name, stage in lock["stages"].items() if name not in but}
-    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+    outs = [out for stage in stages.values() for out in stage.get("outs", [])]
+    return {out["path"]: out["md5"] for out in outs if "md5" in out}
 
 
-def changed_files(root: Path, hashes: Mapping[str, str]) -> list[str]:
-    """The files that are here and do not have their MD5, whatever their times say; folders are left to DVC."""
-    return [name for name, value in hashes.items() if (root / name).is_file() and md5(root / name) != value]
+def changed_results(root: Path, hashes: Mapping[str, str]) -> list[str]:
+    """The files and folders that are here and do not have their MD5, whatever their times say."""
+    ignored = ignored_by_dvc(root)
+    return [path for path, value in hashes.items() if (found := _md5(root, path, ignored)) and found != value]
+
+
+def changed_beside_records(root: Path, hashes: Mapping[str, str]) -> list[str]:
+    """The same of a stale study, whose folder of records may have new ones, where it was interrupted: each is whole."""
+    changed = []
+    for path in changed_results(root, hashes):
+        files = [file for file in sorted((root / path).rglob("*")) if file.is_file()]
+        if files and all(file.suffix == ".json" for file in files):
+            changed += [str(file.relative_to(root)) for file in files if not _is_sealed(file)]
+        else:
+            changed.append(path)
+    return changed
+
+
+def _is_sealed(file: Path) -> bool:
+    try:
+        return bool(read_sealed(file, ""))
+    except InputError:
+        return False
+
+
+def _md5(root: Path, path: str, ignored: GitIgnoreSpec) -> str | None:
+    """The MD5 of a file, or that which DVC gives a folder; None where there is nothing."""
+    if not (root / path).is_dir():
+        return md5(root / path) if (root / path).is_file() else None
+    inside = [file.relative_to(root).as_posix() for file in (root / path).rglob("*") if file.is_file()]
+    return hash_of_folder(path, {name: md5(root / name) for name in inside if not ignored.match_file(name)})
 
 
 def stale(status: dict[str, list], locks: list[dict[str, Any]]) -> list[str]:
@@ -96,7 +136,7 @@ def stale(status: dict[str, list], locks: list[dict[str, Any]]) -> list[str]:
     found = [
         name
         for name, stage in stages.items()
-        if any(dep["md5"] != now.get(dep["path"], dep["md5"]) for dep in stage.get("deps", []))
+        if any(dep.get("md5") != now.get(dep["path"], dep.get("md5")) for dep in stage.get("deps", []))
     ]
     for name, changes in status.items():
         for change in changes:
@@ -112,9 +152,9 @@ def hash_of_folder(folder: str, made: Mapping[str, str]) -> str | None:
     return hashlib.md5(json.dumps(entries).encode(), usedforsecurity=False).hexdigest() + ".dir" if entries else None
 
 
-def apart(locks: dict[str, dict[str, Any]]) -> set[str]:
-    """The stages of pipelines beside the one at the top, by lock files and what they hold."""
-    return {stage for file, lock in locks.items() if Path(file).parent != Path() for stage in lock["stages"]}
+def apart(stages: Mapping[Path, Iterable[str]]) -> set[str]:
+    """The stages of pipelines beside the one at the top, of all by their lock files."""
+    return {name for lock, names in stages.items() if lock.parent != Path() for name in names}
 
 
 def altered(status: dict[str, list], deleted: list[str]) -> list[str]:

@@ -4,7 +4,6 @@
 """
 
 import os
-import platform
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,10 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401
     """What ``__all__`` names, imported when it is first asked for: PyTorch takes a second, and stages need it later."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mnist_cnn.common.platforms import vector_instructions
+
     # As stages have it, so that predictions have their bits. PyTorch reads this when it is imported; a program that has
     # done so already keeps what it has, and so does one whose user has chosen.
-    if platform.machine() in ("x86_64", "AMD64") and "torch" not in sys.modules:
-        os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
+    if (instructions := vector_instructions()) and "torch" not in sys.modules:
+        os.environ.setdefault("ATEN_CPU_CAPABILITY", instructions)
     return getattr(import_module(f"{__name__}.inference.{_PLACES[name]}"), name)

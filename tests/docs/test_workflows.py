@@ -1,7 +1,9 @@
 """What the linters of `make check` do not know of the workflows: what they may do, and that they fit together."""
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import yaml
 
 from mnist_cnn.common.platforms import NEWEST, OLDEST
+from tests.helpers import ROOT
 
 FOLDER = Path(__file__).parents[2] / ".github/workflows"
 # PyYAML reads the key 'on' as true.
@@ -166,7 +169,8 @@ def test_jobs_that_train_start_from_a_cache_that_main_alone_saves() -> None:
     assert report == experiment
     assert report["key"].startswith(report["restore-keys"])
     # All that DVC looks at to tell whether a stage has run before.
-    assert re.findall("'(.*?)'", report["key"]) == ["dvc.lock", "*.yaml", "src/**", "stages/**"]
+    looked_at = ["dvc.lock", "*.yaml", "requirements.txt", "src/**", "stages/**"]
+    assert re.findall("'(.*?)'", report["key"]) == looked_at
 
     [tidy] = [step for _, step in STEPS if step.get("id") == "tidy"]
     [save] = caches("cache/save", ".dvc/cache").values()
@@ -175,6 +179,27 @@ def test_jobs_that_train_start_from_a_cache_that_main_alone_saves() -> None:
     # After a model has failed, too, and then under a name of its own.
     assert save["if"] == "${{ always() && steps.tidy.outcome == 'success' }}"
     assert "'{0}' || '{0}-partial-{1}-{2}'" in save["with"]["key"]
+
+
+@pytest.mark.parametrize("name", ["run-1", "a new_one 2.0", "a--b", "a -->", "-", "$(x)"])
+def test_a_name_that_no_comment_can_have_is_refused_before_anything_is_set_up(tmp_path: Path, name: str) -> None:
+    scripts = [step.get("run", "") for step in JOBS["experiment/experiment"]["steps"]]
+    [check] = [script for script in scripts if "tools.pull_request.topic" in script]
+    assert scripts.index(check) < scripts.index("make setup")
+    [write] = [step["run"] for step in JOBS["experiment/comment"]["steps"] if "run" in step]
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/report.md").write_text("x")
+    # Where nothing is installed.
+    (tmp_path / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    (tmp_path / "python3").chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "EXPERIMENT": name, "RUN_URL": "u", "RUNNER_TEMP": str(tmp_path)}
+    ended = [
+        subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+        for script in (check, write)
+    ]
+    assert [run.returncode for run in ended] == [0 if name in ("run-1", "a new_one 2.0") else 1] * 2
+    assert ended[0].stderr == ended[1].stderr and len(ended[0].stderr.splitlines()) == ended[0].returncode
 
 
 def test_every_test_runs_and_unit_tests_on_every_python() -> None:

@@ -137,14 +137,16 @@ def _is_running(process: int) -> bool:
 
 
 def _answer(connection: socket.socket, command: Command) -> None:
-    """Do what is asked for, as a process of its own would, and end."""
-    status = 1
-    try:
-        status = _status(command, _become_what_is_asked_for(connection))
+    """Do what is asked for, as a process of its own would, in one: it may end itself anyhow. Tell how it ended."""
+    arguments = _become_what_is_asked_for(connection)
+    if not (process := os.fork()):
+        connection.close()
+        status = _status(command, arguments)
         sys.stdout.flush()
-    finally:
-        connection.sendall(status.to_bytes(4, "big"))
         os._exit(status)
+    _, status = os.waitpid(process, 0)
+    connection.sendall((os.waitstatus_to_exitcode(status) & 255).to_bytes(4, "big"))
+    os._exit(0)
 
 
 def _become_what_is_asked_for(connection: socket.socket) -> list[str]:

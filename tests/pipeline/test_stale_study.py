@@ -1,4 +1,4 @@
-"""``make verify`` where the study is of other settings: it is named, and asked for at no commit."""
+"""``make verify`` where the study is of other settings, or never ran: it is named, and asked for at no commit."""
 
 from pathlib import Path
 
@@ -36,3 +36,6 @@ def test_a_stale_pipeline_is_a_note_beside_the_one_at_the_top_and_a_fault_there(
     (project.folder / "plan.yaml").write_text("two")
     status, [fault, same] = verify()
     assert status == 1 and fault.startswith("bad  dvc.lock: top ") and same == note
+    project.run("git", "checkout", "--quiet", ".")
+    project.run("git", "rm", "--quiet", "study/dvc.lock", "study/made")
+    assert verify() == (0, [note])

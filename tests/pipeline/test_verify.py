@@ -45,9 +45,9 @@ def test_each_fault_is_named_in_its_line(stubbed_with_pages: Project) -> None:
     project.dvc("checkout")
 
     edit("metrics/model_1.json", '"parameters": 7000', '"parameters": 7001')
-    assert verify(project) == ["bad  results: metrics/model_1.json (git restore, or delete it and dvc repro)"]
+    assert [line.partition(" (")[0] for line in verify(project)] == ["bad  results: metrics/model_1.json"]
     (project.folder / "metrics/model_1.json").unlink()
-    assert verify(project) == ["bad  results: metrics/model_1.json (git restore, or delete it and dvc repro)"]
+    assert [line.partition(" (")[0] for line in verify(project)] == ["bad  results: metrics/model_1.json"]
     project.run("git", "restore", "metrics")
 
     edit("README.md", "| **model_1** |", "| **model one** |")
@@ -55,8 +55,22 @@ def test_each_fault_is_named_in_its_line(stubbed_with_pages: Project) -> None:
     project.run("git", "restore", "README.md")
 
 
+def try_to_commit_stale_results(project: Project) -> None:
+    """With the hook that the page prints: it keeps them out, and lets a commit pass before."""
+    [hook] = [command for command in printed("docs/using.md", "When …") if "pre-commit" in command]
+    run_printed(project, hook)
+    project.run("git", "commit", "--quiet", "--allow-empty", "--message", "nothing new")
+    project.edit_params(lambda params: params.update(model="model_1"))
+    project.run("git", "add", "params.yaml")
+    ended = project.run("git", "commit", "--message", "stale", check=False)
+    assert ended.returncode == 1
+    assert "bad  dvc.lock: settings, report" in ended.stdout + ended.stderr
+
+
 @pytest.mark.parametrize("how", ["submodule", "folder"])
-def test_a_project_within_another_repository_is_verified(stubbed_with_pages: Project, tmp_path: Path, how: str) -> None:
+def test_a_project_within_another_repository_is_verified_and_has_its_hook(
+    stubbed_with_pages: Project, tmp_path: Path, how: str
+) -> None:
     outer, folder = Project(tmp_path / "outer", stubbed_with_pages.mirror), stubbed_with_pages.folder
     outer.folder.mkdir()
     outer.run("git", "init", "--quiet")
@@ -66,9 +80,12 @@ def test_a_project_within_another_repository_is_verified(stubbed_with_pages: Pro
         outer.run("git", "clone", "--quiet", str(folder), "inner")
         shutil.rmtree(outer.folder / "inner/.git")
         outer.commit()
+        # In another working tree of it, where Git tells its hooks where the repository is.
+        outer.run("git", "worktree", "add", "--quiet", str(tmp_path / "tree"))
+        outer = Project(tmp_path / "tree", outer.mirror)
     inner = Project(outer.folder / "inner", outer.mirror)
     assert verify(inner) == []
-    inner.edit_params(lambda params: params.update(model="model_1"))
+    try_to_commit_stale_results(inner)
     assert verify(inner) == ["bad  dvc.lock: settings, report (dvc repro)"]
 
 
@@ -94,13 +111,7 @@ def test_a_clone_without_data_is_verified_and_a_hook_keeps_stale_results_out(
     project.run("git", "clone", "--quiet", ".", str(tmp_path / "clone"))
     clone = Project(tmp_path / "clone", project.mirror)
     assert verify(clone) == []
-    [hook] = [command for command in printed("docs/using.md", "When …") if "pre-commit" in command]
-    run_printed(clone, hook)
-    clone.edit_params(lambda params: params.update(model="model_1"))
-    clone.run("git", "add", "params.yaml")
-    ended = clone.run("git", "commit", "--message", "stale", check=False)
-    assert ended.returncode == 1
-    assert "bad  dvc.lock: settings, report" in ended.stdout + ended.stderr
+    try_to_commit_stale_results(clone)
 
 
 def test_a_removed_and_a_renamed_model_leave_nothing(stubbed_with_pages: Project) -> None:
@@ -128,7 +139,8 @@ def test_a_removed_and_a_renamed_model_leave_nothing(stubbed_with_pages: Project
     stray = project.folder / "plots/history/of_mine.csv"
     stray.touch()
     (project.folder / "plots/history/.model_5.csv.swp").touch()
-    project.run(*repro)
+    refused = project.run(*repro, check=False)
+    assert refused.returncode == 1 and "error: plots/history/of_mine.csv: " in refused.stderr
     [named] = [line for line in verify(project) if line.startswith("bad  leftovers: ")]
     assert named.startswith("bad  leftovers: plots/history/of_mine.csv (")
     stray.unlink()
@@ -145,15 +157,17 @@ def test_a_removed_and_a_renamed_model_leave_nothing(stubbed_with_pages: Project
 
 def test_a_flipped_bit_in_the_cache_or_in_a_result_is_found(stubbed: Project) -> None:
     weights = stubbed.folder / "checkpoints/model_1.safetensors"
-    whole = weights.read_bytes()
-    name = hashlib.md5(whole).hexdigest()
+    name = hashlib.md5(weights.read_bytes()).hexdigest()
     cached = stubbed.folder / ".dvc/cache/files/md5" / name[:2] / name[2:]
-    for file in (weights, cached):
-        stat = file.stat()
+    in_folders = [stubbed.folder / name for name in ("data/raw/MNIST/raw/file", "metrics/cards/card.md")]
+    for file in (weights, cached, *in_folders):
+        stat, whole = file.stat(), file.read_bytes()
         file.chmod(0o644)
         file.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         file.chmod(0o444)  # DVC believes what is read-only
     lines = [line.partition(" (")[0] for line in verify(stubbed)]
-    assert "bad  results: checkpoints/model_1.safetensors" in lines
+    [results] = [line for line in lines if line.startswith("bad  results: ")]
+    named = results.removeprefix("bad  results: ").split(", ")
+    assert set(named) == {"checkpoints/model_1.safetensors", "data/raw", "metrics/cards"}
     assert f"bad  cache: {cached.relative_to(stubbed.folder)}" in lines

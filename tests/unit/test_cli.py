@@ -16,6 +16,7 @@ import pytest
 
 from mnist_cnn.common import cli
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.platforms import vector_instructions
 from tests.helpers import ROOT
 
 OPTIONS = ("--source", "a/b.csv", "--model-name", "5", "--count", "5")
@@ -170,20 +171,38 @@ def test_a_checkout_uses_its_own_library_in_another_ones_environment(tmp_path: P
     assert Path(ended.stdout.strip()) == tmp_path / "src/mnist_cnn/__init__.py"
 
 
-def test_a_stage_starts_whatever_window_matplotlib_is_to_open(tmp_path: Path) -> None:
+def test_a_stage_knows_nothing_of_a_users_own_settings_of_matplotlib(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_bytes(b"image.lut: 64\nfont.size: 30\nfigure.dpi: caf\xe9\n")
     environment = os.environ | {"MPLBACKEND": "unknown", "MPLCONFIGDIR": str(tmp_path)}
-    command = [sys.executable, "-c", "import stages, matplotlib; print(matplotlib.get_backend())"]
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert ended.stdout.strip() == "agg"
+    program = "import stages, matplotlib as m; print(m.get_backend(), m.rcParams['image.lut'], m.rcParams['font.size'])"
+    for own in ({}, {"MATPLOTLIBRC": str(tmp_path)}):
+        command = [sys.executable, "-c", program]
+        ended = subprocess.run(command, cwd=ROOT, env=environment | own, capture_output=True, text=True, check=True)
+        assert (ended.stdout.strip(), ended.stderr) == ("agg 256 10.0", "")
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other processors have other instructions")
 def test_stages_compute_with_the_same_instructions_on_all_processors() -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "ATEN_CPU_CAPABILITY"}
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": "default"}  # of the user's own, for other programs
     program = "import stages, torch; print(torch.backends.cpu.get_cpu_capability())"
     command = [sys.executable, "-c", program]
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "AVX2"
+
+
+@pytest.mark.parametrize(
+    ("described", "expected"),
+    [("flags : fma avx2\n", "avx2"), ("model : x\nflags : sse4_2\n", "default"), ("", "avx2"), (None, "avx2")],
+)
+def test_processors_that_are_known_to_lack_the_instructions_get_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, described: str | None, expected: str
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    if described is not None:
+        (tmp_path / "cpuinfo").write_text(described)
+    assert vector_instructions(str(tmp_path / "cpuinfo")) == expected
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    assert vector_instructions(str(tmp_path / "cpuinfo")) == ""
 
 
 # ---- What is wrong outside the program
@@ -222,6 +241,24 @@ def test_a_reader_that_stops_ends_the_program_without_a_word() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_program_works_without_a_terminal_to_write_to(tmp_path: Path, closed: str) -> None:
+    code = "print(1); print(2, file=sys.stderr); open(sys.argv[0] + '.made', 'w').write('whole')"
+    text = f"import sys\nfrom mnist_cnn.common import cli\ndef main() -> None:\n    {code}\ncli.run(main)\n"
+    file = tmp_path / "program.py"
+    file.write_text(text)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    ended = subprocess.run(["sh", "-c", f'"$0" "$1" {closed}', sys.executable, file], env=environment)
+    assert ended.returncode == 0 and (tmp_path / "program.py.made").read_text() == "whole"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("unable to mmap 9 bytes from file")])
+def test_the_end_of_memory_is_told_in_a_line(call: Callable[..., object], error: Exception) -> None:
+    with pytest.raises(SystemExit) as ended:
+        call(*OPTIONS, error=error)
+    assert str(ended.value.code).startswith("error: out of memory (")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])

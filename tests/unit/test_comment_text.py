@@ -25,9 +25,11 @@ MARKER = "<!-- mnist-cnn: pull request -->\n"
 JOINER = "\u2060"
 
 
+PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+
+
 def rendered(markdown: str, environment: dict[str, Any] | None = None) -> str:
-    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-    return str(parser.render(markdown, {} if environment is None else environment))
+    return str(PARSER.render(markdown, {} if environment is None else environment))
 
 
 # Harmless
@@ -92,6 +94,34 @@ def mentioned(page: str) -> list[str]:
     ]
 
 
+def behind(markdown: str) -> list[str]:
+    """What Markdown keeps from a reader: titles, targets without a text, texts of pictures, words behind a fence."""
+    found: list[str] = []
+    for block in PARSER.parse(markdown):
+        found += [block.info] if block.type == "fence" and block.info.strip() not in ("", "bash") else []
+        texts: list[str] = []
+        for token in block.children or []:
+            if token.type in ("link_open", "image"):
+                found += [str(token.attrs["title"])] if "title" in token.attrs else []
+            if token.type == "link_open":
+                texts.append("")
+            elif token.type == "link_close":
+                found += [] if html.unescape(texts.pop()).strip() else [block.content]
+            elif token.type == "image":
+                found += [] if re.fullmatch(r"\w+", token.content) else [token.content]
+            elif texts and token.type != "html_inline":
+                texts[-1] += token.content
+    return found
+
+
+def noted(page: str) -> list[str]:
+    """What GitHub would leave a note at: issues, pull requests, discussions and commits, by number or address."""
+    page = re.sub(r"(?s)<(code|pre)\b.*?</\1>", " ", page)
+    texts = [*re.split(r"<[^>]*>", page), *re.findall(r'href="([^"]*)"', page)]
+    sign = r"#\d|(?i:\bgh-\d|/(?:issues|pull|discussions|commit)/)"
+    return [text for text in texts if re.search(sign, html.unescape(text), re.ASCII)]
+
+
 # Pieces that mean something to Markdown or HTML, in any order.
 PIECES = st.sampled_from(
     "@owner @ owner é 名 a 1 _ * ** ~~ ` ``` | \\ < > <b> </b> <div> </div> <br> <!-- --> -- ! <! <? ?> ; & &amp; "
@@ -102,9 +132,16 @@ PIECES = st.sampled_from(
     + [" ", "\n\n"]
 )
 MARKDOWN = st.lists(PIECES, max_size=14).map("".join)
+ADDRESS = "https://github.com/owner/name/"
+# The same for links, fences, and what becomes a link without any sign of one.
+LINKS = st.sampled_from(
+    "[ ![ ] ]( ) ( [a](u 'b' <u> (b) u \\ | - > 1. a 1 _ ** ~~ ~~~ ``` ` bash js /pull /commit / # o/n# GH- gh - & ; "
+    "&#35; &#49; &#x31 &num; &sol; &#45; &#72; &quot; &nbsp; &copy &#233; &#1 &#1; <br> <details> é ]: :".split(" ")
+    + [" ", "\n", "\n\n", '"t"', ADDRESS, "| a |\n| - |\n| "]
+)
 
 
-@given(st.one_of(MARKDOWN, st.text()))
+@given(st.one_of(MARKDOWN, st.lists(LINKS, max_size=14).map("".join), st.text()))
 @example("_@owner_")
 @example("é@owner, 名@owner, 1@owner")
 @example("<div>&#64owner &copy@owner</div>")
@@ -114,10 +151,17 @@ MARKDOWN = st.lists(PIECES, max_size=14).map("".join)
 @example("[//]: # (owner)")
 @example("<secret owner>")
 @example("⚠\ufe0f\ufe0f")
+@example("[](u) [**<br>**](u) [_&nbsp;_](u) ![](u) ![some words](u) ![[a](b)](c)")
+@example("[a](u 't') [a](u\n(t)) [a](u(x) \"t\") [a](u\\) 't') [a](<u> 't') ![a](u 't') [[a\\]](u 't')")
+@example("| a |\n|---|\n| [a](u\\) 't') |")
+@example("~~~ js `t`\n~~~\n1. > - ```` bash t\n")
+@example(f"o/n\\#1 &#1 \\&#233; &amp;#1; #&#49; o/n&num;1 _GH-1_ gh\\-1 G&#72;-1 &fjlig; {ADDRESS}issues/1")
+@example(f"[a]({ADDRESS}issues\\/1) [a]({ADDRESS}issue&#115;/1) [a]({ADDRESS}commit&#x2f;a) {ADDRESS}pull&sol;1")
 def test_nobody_is_called_by_name_and_nothing_is_hidden(text: str) -> None:
     told = harmless(text)
     # As Markdown, and as what is between tags that begin a line, which Markdown leaves to HTML.
     assert mentioned(rendered(told)) == mentioned(told) == []
+    assert noted(rendered(told)) == noted(html.unescape(told)) == behind(told) == []
     assert hidden(told) == hidden(html.unescape(told)) == []
     definitions: dict[str, Any] = {}
     rendered(told, definitions)
@@ -130,7 +174,7 @@ def test_nobody_is_called_by_name_and_nothing_is_hidden(text: str) -> None:
 def test_signs_for_a_mention_stay_what_they_are_to_a_reader() -> None:
     assert harmless("ask @owner/team, _@a-b_ or é@c") == "ask @\u2060owner/team, _@\u2060a-b_ or é@\u2060c"
     for sign in ("@", "&#64;", "&#64", f"&#{'0' * 5000}64;", "&#x40;", "&#X40;", "&commat;"):
-        assert harmless(f"ask {sign}owner") == f"ask {sign}\u2060owner"
+        assert harmless(f"ask {sign}owner").replace("#\u2060", "#") == f"ask {sign}\u2060owner"
     # To be copied.
     assert harmless("`train@model_1`, dvc repro evaluate@a") == "`train@model_1`, dvc repro evaluate@a"
     # Part of another word, they may be what GitHub cuts off.
@@ -138,15 +182,20 @@ def test_signs_for_a_mention_stay_what_they_are_to_a_reader() -> None:
 
 
 def test_what_is_seen_stays() -> None:
-    assert harmless(f"&#{'9' * 5000};") == f"&#{'9' * 5000};"
+    assert harmless(f"&#{'9' * 5000};") == f"&#\u2060{'9' * 5000};"
     seen = "✅ ⚠️ é 名 → 99.4 % &lt;br&gt; &eacute; a < b <br>\n\n| a |\t[x](y): |\n<details>\n<summary>s</summary>\n"
     assert harmless(seen) == seen
-    for shown in ("<b>x</b>", "a `<x>`", "[x]: y (z)", "[^x]: y"):
+    link, picture = f"[this run]({ADDRESS}actions/runs/5)", f"![a_1]({ADDRESS}blob/0a1/plots/a%20_1.png?raw=true)"
+    own = (
+        f"R&D {link}\n\n| {picture} | ``` a``b ``` |\n\n``` a``b ``` ~~c~~\n\n```bash\ngit fetch\n```\n\n~~~\nx\n~~~\n"
+    )
+    assert harmless(own) == own
+    for shown in ("<b>x</b>", "a `<x>`", "[x]: y (z)", "[^x]: y", "[](u)", "[x](u 't')", "![a b](u 't')", "~~~js t"):
         text = re.sub("<[^>]*>", "", rendered(harmless(shown)))
         assert html.unescape(text).replace(JOINER, "").strip() == shown.replace("`", "")
     assert harmless("a\x00b\x1b[31mc\u202e\u2028d\r\n\te\x85é\u200b\u00ad\U000e0041\U000e0100f") == "ab[31mcd\n\teéf"
     assert harmless("a<!-- x\n\ny -->b<!-->c") == "ab"
-    assert harmless("&#8203;&shy;") == "&amp;#8203;&amp;shy;"
+    assert harmless("&#8203;&shy;") == "&amp;#\u20608203;&amp;shy;"
 
 
 # Cutting

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from torchvision import datasets
 
 from mnist_cnn.common.errors import InputError
@@ -18,6 +21,7 @@ from mnist_cnn.settings.datasets import PUBLISHED
 from tests.helpers import idx
 from tests.small_mnist import DIGITS, FILES, md5
 
+CASES = 100
 ARCHIVES = {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in FILES.items()}
 
 
@@ -153,6 +157,27 @@ def test_what_is_wrong_with_own_images_is_told_in_a_line(
         taken(own)
     assert len(str(error.value).splitlines()) == 1
     assert not (own.parent / "raw").exists()
+
+
+@hypothesis_settings(max_examples=CASES)
+@given(
+    name=st.sampled_from(sorted(FILES)),
+    place=st.integers(0, 24),
+    written=st.binary(max_size=24),
+    cut=st.integers(0, 24),
+)
+def test_whatever_bytes_own_files_have_they_are_taken_or_refused_in_a_line(
+    tmp_path_factory: pytest.TempPathFactory, name: str, place: int, written: bytes, cut: int
+) -> None:
+    own = tmp_path_factory.mktemp("own")
+    for other, content in FILES.items():
+        (own / other).write_bytes(content)
+    content = FILES[name]
+    (own / name).write_bytes(content[:place] + written + content[place + cut :])
+    try:
+        take(own, own / "../raw-of" / own.name, 10, lambda line: None)
+    except InputError as error:
+        assert str(error).startswith(str(own)) and len(str(error).splitlines()) == 1
 
 
 def test_a_folder_that_would_be_cleared_is_refused(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,10 @@ from torchvision.datasets import MNIST
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.prepare import download as library
 from mnist_cnn.prepare import mirror as mirrors
+from mnist_cnn.prepare import pace
 from mnist_cnn.prepare.download import download
-from mnist_cnn.prepare.mirror import gunzip, mirror_source
+from mnist_cnn.prepare.mirror import gunzip, mirror_source, read
+from mnist_cnn.prepare.pace import PATIENCE_S, SLOWEST_BYTES_PER_S, Pace
 from mnist_cnn.prepare.sources import Source, SourceError, brief, printable, shown
 from tests.small_mnist import (
     DIGITS,
@@ -359,8 +361,8 @@ def test_a_server_that_drips_is_left(
         while not ended.wait(0.01):
             yield b"1"
 
-    assert mirrors.PATIENCE_S <= 60
-    monkeypatch.setattr(mirrors, "PATIENCE_S", 0.2)
+    assert pace.PATIENCE_S <= 60
+    monkeypatch.setattr(pace, "PATIENCE_S", 0.2)
     mirror = serve({f"{NAMES[0]}.gz": Answer(raw=drops())})
     with pytest.raises(SourceError):
         mirror_source(mirror.address)(NAMES[0])
@@ -373,9 +375,53 @@ def test_a_slow_server_that_keeps_going_is_not_left(serve: Serve, monkeypatch: p
             yield CONTENT[place : place + 2]
             time.sleep(0.1)
 
-    monkeypatch.setattr(mirrors, "PATIENCE_S", 0.5)
-    monkeypatch.setattr(mirrors, "SLOWEST_BYTES_PER_S", 0.1)
+    monkeypatch.setattr(pace, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(pace, "SLOWEST_BYTES_PER_S", 0.1)
     assert mirror_source(serve({FAULTY: Answer(slowly())}).address)(FAULTY) == CONTENT
+
+
+def test_a_server_that_sends_fast_and_then_drips_is_left(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, ended: threading.Event
+) -> None:
+    def drops() -> Iterator[bytes]:
+        yield HEAD + b"\r\n" + bytes(20 << 20)  # eleven minutes at the least speed
+        while not ended.wait(0.01):
+            yield b"1"
+
+    mirror, start = serve({"file": Answer(raw=drops())}), time.monotonic()
+    monkeypatch.setattr(mirrors, "monotonic", lambda: time.monotonic() * 100)  # a minute in 0.6 seconds
+    with pytest.raises(SourceError, match="too slow"):
+        read(mirror.address, "file", 30 << 20)
+    assert time.monotonic() - start < 3 and not ended.is_set()
+
+
+def seconds_until_left(arrived: Callable[[int], float], most: int = 3600) -> int | None:
+    """When a source is left that has sent so much by each second; None for never."""
+    watched = Pace()
+    for second in range(most):
+        try:
+            watched.check(int(arrived(second)), second)
+        except SourceError:
+            return second
+    return None
+
+
+@pytest.mark.parametrize(
+    ("arrived", "left"),
+    [
+        (lambda second: 0, 60),
+        (lambda second: second, 60),
+        (lambda second: second * (SLOWEST_BYTES_PER_S - 1), 60),
+        (lambda second: second * SLOWEST_BYTES_PER_S, None),
+        (lambda second: (47 << 20) + second, 60),  # all of it before the first mark
+        (lambda second: (47 << 20) * (second > 0) + second, 61),
+        (lambda second: min(second, 500) * 100_000, 541),  # 19 seconds without anything are 1.9 MB too little
+        (lambda second: second // 50 * 50 * 100_000, None),  # in gusts
+    ],
+)
+def test_each_minute_must_bring_a_minutes_bytes(arrived: Callable[[int], float], left: int | None) -> None:
+    assert PATIENCE_S == 60
+    assert seconds_until_left(arrived) == left
 
 
 # ---- what is told of addresses
@@ -430,6 +476,36 @@ def test_whatever_is_in_a_password_it_is_not_shown(before: str, after: str, rest
 def test_an_address_without_secrets_is_shown_as_it_is() -> None:
     for address in ("https://host:80/a/b/", "HTTP://host", "file:///a@b/c", "/a/b", "x"):
         assert shown(address) == address
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("/x.whl?token=SECRET", "'/x.whl?token=SECRET')", '("/x.whl?token=SEC\'RET"):', "url='/x.whl?token=SECRET',"),
+        *("x.whl#SECRET", "?token=SECRET", "/x?to=http://me:SECRET@host/", "me:SECRET@host/x", "a=me:SECRET@b://c"),
+        *(
+            "http://me:SECRET@host/x?SECRET",
+            "(http://me:SEC'SECRET@host/x?SEC'RET)",
+            "'file:///a','http://a:SECRET@b/'",
+        ),
+    ],
+)
+def test_an_address_or_a_path_in_a_message_tells_no_secret(word: str) -> None:
+    told = brief(f"Max retries exceeded with url: {word} (Caused by it)")
+    assert "RET" not in told
+    assert told.startswith("Max retries exceeded with url: ") and told.endswith(" (Caused by it)")
+
+
+def test_a_message_without_secrets_is_told_as_it_is() -> None:
+    pool = "HTTPConnectionPool(host='127.0.0.1', port=1): why? Really?! (see https://pip.pypa.io/en/x), 'http://[::1]'"
+    assert brief(pool) == pool
+
+
+def test_a_long_word_in_a_message_takes_no_long_time() -> None:
+    start = time.monotonic()
+    for piece in ("a", ")", "/", "?", "a:", "http://", "a@"):
+        brief(piece * 100_000)
+    assert time.monotonic() - start < 5
 
 
 # ---- what reaches the terminal

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_cnn.common.files import atomic_write, write_text
+from mnist_cnn.common.files import atomic_write, keep_only, write_text
 from tests.helpers import ROOT
 
 
@@ -52,6 +52,23 @@ def test_a_file_that_cannot_take_its_place_leaves_no_temporary_file(tmp_path: Pa
     with pytest.raises(OSError), atomic_write(tmp_path / "taken") as temporary:
         temporary.write_bytes(b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_the_systems_error_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as told, atomic_write(tmp_path / "weights.bin"):
+        raise OSError(28, "No space left on device")
+    assert told.value.filename == str(tmp_path / "weights.bin")
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as told, atomic_write(tmp_path / "file/weights.bin"):
+        pass
+    assert told.value.filename == str(tmp_path / "file")
+
+
+def test_others_are_removed_from_a_folder_of_results(tmp_path: Path) -> None:
+    for name in ("a", "b", "c/d"):
+        write_text(tmp_path / name, name)
+    keep_only(tmp_path, ["a"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
 
 
 def test_parent_folders_are_made(tmp_path: Path) -> None:

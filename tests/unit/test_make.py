@@ -151,7 +151,7 @@ def test_a_run_ends_with_one_line_which_names_pushing_where_that_would_do_someth
     remotes: list[str],
     pushed: bool,
 ) -> None:
-    for name, value in {"_dvc": ran, "_remotes": remotes, "pipelines": None, "prune": None}.items():
+    for name, value in {"_dvc": ran, "_remotes": remotes, "pipelines": None, "prune": None, "strays": []}.items():
         monkeypatch.setattr(repro, name, lambda *_, value=value: value)
     monkeypatch.setattr(repro, "interrupted_by_signals", lambda: None)
     repro.main(1, tmp_path / "dvc.lock")

@@ -189,13 +189,19 @@ def test_a_folder_of_a_larger_repository_is_compared_with_itself(
     (tmp_path / "event.json").write_text("{}")
     monkeypatch.setenv("GITHUB_EVENT_PATH", str(tmp_path / "event.json"))
     files = [file.name for file in repository.folder.iterdir() if file.name != ".git"]
-    (repository.folder / "inner").mkdir()
-    repository.git("mv", *files, "inner")
+    inner = repository.folder / "é 名"
+    inner.mkdir()
+    repository.git("mv", *files, inner.name)
+    (inner / "plots/pictures/ü.png").touch()
     head = repository.commit()
-    monkeypatch.chdir(repository.folder / "inner")
+    monkeypatch.chdir(inner)
     text = render(base="HEAD", repro="success")
     assert "- ✅ `make repro` " in text and "No change: " in text
-    assert f"https://github.com/owner/larger/blob/{head}/inner/plots/pictures/a%20picture.png" in text
+    pictures = f"https://github.com/owner/larger/blob/{head}/%C3%A9%20%E5%90%8D/plots/pictures"
+    assert f"({pictures}/a%20picture.png?raw=true)" in text and f"![ü]({pictures}/%C3%BC.png?raw=true)" in text
+    (inner / "plots/pictures/ü.png").write_text("another")
+    (inner / "ß.py").touch()
+    assert "Not committed: `é 名/plots/pictures/ü.png`, `é 名/ß.py`." in render(base="HEAD")
 
 
 def test_a_reproduced_branch_says_so_and_shows_what_is_committed(repository: Repository, render: Render) -> None:
@@ -258,6 +264,11 @@ def test_what_is_wrong_is_told_in_a_line(repository: Repository, render: Render)
     assert re.fullmatch(".*no results.*'make repro'.*", refused())
     (repository.folder / FILES[2]).write_text("nothing")
     assert re.fullmatch("this folder: .*damaged: .+", refused())
+    (repository.folder / FILES[2]).write_bytes(b"\xff")
+    assert re.fullmatch(f"{FILES[2]}: .+'dvc repro'.*", refused())
+    repository.commit()
+    repository.git("checkout", "main", "--", FILES[2])
+    assert re.fullmatch(f"{FILES[2]} at HEAD: .+", refused())
 
 
 def test_the_report_is_all_that_the_entry_point_prints(repository: Repository, render: Render) -> None:

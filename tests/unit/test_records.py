@@ -28,7 +28,9 @@ PACKAGE = Path(module.__file__).parents[1]
 
 
 def record(seed: int) -> Record:
-    return {"fingerprint": "0", "test_accuracy": 99.5, "test_by_epoch": {"raw": [98.0, 99.0]}, "misclassified": [seed]}
+    tested = {"test_images": 9, "test_accuracy": 99.5, "test_by_epoch": {"raw": [98.0, 99.0]}, "misclassified": [seed]}
+    measured = {"epochs": 2, "parameters": 10, "train_accuracy": 99.0, "val_accuracy": 98.0}
+    return {"fingerprint": str(seed), **measured, **tested}
 
 
 # ---- Files
@@ -39,7 +41,9 @@ def test_records_come_back_and_those_that_are_no_longer_planned_go(tmp_path: Pat
     for name in (*TRIALS, "own/model_1-1"):
         save_record(tmp_path, name, made.get(name, record(0)))
     assert load_records(tmp_path, TRIALS) == made
+    (tmp_path / "own/note.txt").touch()
     remove_other_records(tmp_path, TRIALS)
+    assert not (tmp_path / "own/note.txt").exists()
     assert fingerprint_of_record(tmp_path, "own/model_1-1") is None
     assert load_records(tmp_path, TRIALS) == made
 
@@ -50,16 +54,25 @@ def test_a_record_that_is_not_as_it_was_written_is_named_and_not_used(
 ) -> None:
     first, second = TRIALS
     file = tmp_path / f"{second}.json"
-    for name in TRIALS:
-        save_record(tmp_path, name, record(1))
+    for name, trial in TRIALS.items():
+        save_record(tmp_path, name, record(trial.seed))
     if changed:
         assert changed[0] in file.read_text()
         file.write_text(file.read_text().replace(*changed))
     else:
         file.unlink()
-    assert fingerprint_of_record(tmp_path, first) == "0"
+    assert fingerprint_of_record(tmp_path, first) == "1"
     assert fingerprint_of_record(tmp_path, second) is None
     with pytest.raises(InputError, match=f"^{file}: .*'make study'[^\n]*$"):
+        load_records(tmp_path, TRIALS)
+
+
+@pytest.mark.parametrize("wrong", [record(1), {key: 1 for key in record(2) if key != "val_accuracy"}])
+def test_a_record_of_another_trial_or_version_is_named_and_not_used(tmp_path: Path, wrong: Record) -> None:
+    first, second = TRIALS
+    save_record(tmp_path, first, record(1))
+    save_record(tmp_path, second, wrong)
+    with pytest.raises(InputError, match=f"^{tmp_path / second}.json: .*'make study'[^\n]*$"):
         load_records(tmp_path, TRIALS)
 
 

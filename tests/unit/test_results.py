@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.sealed import write_sealed
@@ -21,7 +24,6 @@ from stages import evaluate
 from tests.helpers import MNIST, ROOT, noise
 from tests.results import metrics
 
-HISTORY = b"epoch,learning_rate,train_loss,train_accuracy,val_loss,val_accuracy\n1,0.1,0.5,90.0,0.2,95.0\n"
 RECORD: dict[str, Any] = {
     "metrics": metrics().as_dict(),
     "receptive_field_px": 20,
@@ -30,6 +32,11 @@ RECORD: dict[str, Any] = {
 }
 EXPORTED: dict[str, Any] = {"opset": 18, "bytes": 1, "images": 2, "different": 0, "largest_difference": 0.0}
 TESTED: dict[str, Any] = {"tested": {"images": 10_000, "correct": 9_900, "loss": 0.02, "robustness": {"blur": 98.0}}}
+# As many epochs as RECORD has.
+HISTORY = b"epoch,learning_rate,train_loss,train_accuracy,val_loss,val_accuracy\n" + b"".join(
+    b"%d,0.1,0.5,90.0,0.2,95.0\n" % epoch for epoch in range(1, RECORD["metrics"]["epochs"] + 1)
+)
+CASES = 200
 
 
 def test_the_interval_is_around_the_accuracy_on_the_test_images() -> None:
@@ -102,6 +109,7 @@ def without(record: dict[str, Any], key: str) -> dict[str, Any]:
         (RECORD, {"tested": {"images": 1}}, HISTORY),
         (RECORD, TESTED, None),
         (RECORD, TESTED, b""),
+        (RECORD, TESTED, HISTORY[: HISTORY.rindex(b"\n", 0, -1) + 1]),
         (RECORD, TESTED, HISTORY + b"2,0.1,0.5,90.0,0.2,95.0,99\n"),
         (RECORD, TESTED, HISTORY + b"3,0.1,0.5,90.0,0.2,95.0\n"),
         (RECORD, TESTED, HISTORY.replace(b"95.0", b"nan")),
@@ -125,3 +133,23 @@ def test_a_missing_or_damaged_result_is_refused_in_a_line_that_names_the_file(
     damaged = files[0] if record is not RECORD else files[1] if tested is not TESTED else files[2]
     assert str(damaged) in message and "dvc repro" in message
     assert len(message.splitlines()) == 1
+
+
+@settings(max_examples=CASES)
+@given(st.data())
+def test_whatever_a_history_holds_it_is_read_whole_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "fuzzed"
+    for kind, content in (("evaluation", RECORD), ("test", TESTED), ("export", EXPORTED)):
+        write_sealed(folder / kind / "model_1.json", content)
+    begin = data.draw(st.integers(0, len(HISTORY)))
+    end = data.draw(st.integers(begin, min(begin + 20, len(HISTORY))))
+    (folder / "model_1.csv").write_bytes(HISTORY[:begin] + data.draw(st.binary(max_size=20)) + HISTORY[end:])
+    try:
+        read = load_result("model_1", folder / "evaluation", folder / "test", folder / "export", folder).history
+    except InputError as error:
+        assert str(folder / "model_1.csv") in str(error) and len(str(error).splitlines()) == 1
+        return
+    assert read["epoch"].tolist() == list(range(1, RECORD["metrics"]["epochs"] + 1))
+    assert tuple(read) == Epoch._fields and np.isfinite(read).all(axis=None)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.sealed import read_sealed, write_sealed
@@ -20,6 +22,7 @@ TENSORS = {
     "bytes": torch.arange(200, dtype=torch.uint8),
 }
 BITS = 300
+CASES = 200
 
 
 def sealed(file: Path) -> None:
@@ -86,3 +89,28 @@ def test_what_was_never_sealed_is_refused(tmp_path: Path, content: str | None) -
         (tmp_path / "file").write_text(content)
     with pytest.raises(InputError, match="^.*/file: .*'make' restores it$"):
         read_sealed(tmp_path / "file", "'make'")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=CASES)
+@given(content=st.dictionaries(st.text().filter(lambda key: key != "sha256"), VALUES, max_size=4), data=st.data())
+def test_any_record_comes_back_and_is_refused_where_it_was_written_over(
+    tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any], data: st.DataObject
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "fuzzed.json"
+    write_sealed(file, content)
+    assert read_sealed(file, "'make'") == content
+    whole = file.read_bytes()
+    begin = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(begin, min(begin + 9, len(whole))))
+    file.write_bytes(whole[:begin] + data.draw(st.binary(max_size=9)) + whole[end:])
+    try:
+        assert read_sealed(file, "'make'") == content
+    except InputError as error:
+        assert str(error).startswith(f"{file}: ") and len(str(error).splitlines()) == 1

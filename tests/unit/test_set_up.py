@@ -157,6 +157,37 @@ def test_a_pytorch_that_does_not_start_without_cudas_libraries_gets_them(
     assert len(installed) == len(set(installed))
 
 
+@pytest.mark.parametrize(
+    ("there", "option", "refused"),
+    [
+        ([], "CPU=0", False),
+        ([], "CPU=yes", True),
+        (["ready"], "CPU=0", False),
+        (["ready"], "CPU=1", True),
+        (["ready", "cpu"], "CPU=0", True),
+        (["ready", "cpu"], "CPU=1", False),
+        (["ready", "cpu"], "JOBS=1", False),
+        # A set-up that was interrupted.
+        (["cpu"], "CPU=0", False),
+    ],
+)
+def test_a_choice_that_would_do_nothing_is_refused(
+    tmp_path: Path, there: list[str], option: str, refused: bool
+) -> None:
+    (tmp_path / ".venv").mkdir()
+    for name in there:
+        (tmp_path / ".venv" / name).touch()
+    command = ["make", "--dry-run", f"--file={ROOT}/Makefile", "help", option]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8")
+    assert ended.returncode == (2 if refused else 0)
+    assert [option.partition("=")[2] in line for line in ended.stderr.splitlines()] == [True] * refused
+
+
+def test_a_systems_own_variable_of_that_name_is_none_of_ours() -> None:
+    command = ["make", "--dry-run", "help"]
+    assert subprocess.run(command, cwd=ROOT, env=os.environ | {"CPU": "x86_64"}, capture_output=True).returncode == 0
+
+
 def test_pip_prefers_a_build_for_cpus_alone_where_it_finds_one(tmp_path: Path) -> None:
     for version in ("2.15.0", "2.15.0+cpu"):
         with zipfile.ZipFile(tmp_path / f"torch-{version}-py3-none-any.whl", "w") as wheel:

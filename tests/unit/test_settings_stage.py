@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.engine import native
 from stages import settings
 from tests.helpers import ROOT
 
@@ -91,3 +92,14 @@ def test_files_that_dvc_has_not_just_written_and_other_runs_leave_times_alone(
     check()
     assert times() == {name: time + 10**9 for name, time in committed.items()} | {"page.md": 0}
     assert git("status", "--porcelain") == ""
+
+
+def test_kernels_that_are_asked_for_by_name_are_refused_where_they_cannot_compute(
+    git: Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("engine: auto", "engine: native"))
+    check()
+    monkeypatch.setattr(native, "supports", lambda network: "there is no compiler")
+    with pytest.raises(InputError, match="^params.yaml: models.model_1: train.engine: native .* there is no compiler"):
+        check()

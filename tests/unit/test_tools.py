@@ -134,8 +134,7 @@ def test_stages_are_stale_by_code_settings_command_or_what_was_made_anew_and_not
 
 
 def test_pipelines_beside_the_one_at_the_top_are_kept_apart() -> None:
-    locks = dict(zip(("dvc.lock", "study/dvc.lock"), lock_of("1"), strict=True))
-    assert apart(locks) == {"second", "third"}
+    assert apart({Path("dvc.lock"): ["first"], Path("study/dvc.lock"): ["second", "third"]}) == {"second", "third"}
 
 
 def test_results_are_altered_if_changed_or_deleted_from_git_and_not_if_they_are_dvcs() -> None:

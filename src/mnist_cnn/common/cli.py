@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mnist_cnn.common import process
-from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.errors import InputError, is_out_of_memory
 
 # What an option takes, as its help names it.
 _KINDS = {Path: "PATH", str: "TEXT", int: "NUMBER", float: "NUMBER"}
@@ -34,6 +34,10 @@ def run(main: Callable[..., None]) -> None:
         sys.exit(141)
     except OSError as error:
         sys.exit(f"error: {_told(error)}")
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        sys.exit(f"error: out of memory ({' '.join(str(error).split()) or 'nothing more is known'})")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -6,7 +6,7 @@ and the run cache would give it back for ever.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pathspec import GitIgnoreSpec
 
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.files import digest
-from mnist_cnn.common.yaml import read_yaml
+from mnist_cnn.common.yaml import READ, read_yaml
 
 
 class StageInputs:
@@ -35,7 +35,7 @@ class StageInputs:
         declared = _entry(name)
         self._paths = [Path(_filled(path, key)) for path in declared.get("deps", [])]
         self._keys = [(Path(file), _filled(name, key)) for file, name in _params(declared.get("params", []))]
-        self._before = self._read()
+        self._before, self._written = self._read(), self._times()
 
     @property
     def paths(self) -> list[Path]:
@@ -48,24 +48,51 @@ class StageInputs:
         return hashlib.sha256(json.dumps(self._before, default=str).encode()).hexdigest()
 
     def check_unchanged(self) -> None:
-        """Raises InputError where something is no longer as it was, with the names of files and settings."""
+        """Raises InputError where something has changed, or was changed back, with the names of files and settings."""
         after = self._read()
-        names = [*self._before, *(name for name in after if name not in self._before)]
-        missing = object()
-        changed = [name for name in names if self._before.get(name, missing) != after.get(name, missing)]
+        changed = _differing(self._before, after)
+        # Of what was changed back the stage may have read what was there between.
+        changed += _differing(self._written, self._times())
+        for file, content in READ:
+            changed += _differing(self._before, self._settings_in(file, content), only_theirs=True)
         if changed:
             raise InputError(
-                f"{self.name}: {', '.join(changed)} changed while it ran; its result is of neither state: run it again"
+                f"{self.name}: {', '.join(dict.fromkeys(changed))} changed while it ran; its result is of neither "
+                "state: run it again"
             )
+
+    def written_by_the_stage(self) -> None:
+        """To be called when the stage itself has given its inputs another time."""
+        self._written = self._times()
+
+    def _times(self) -> dict[str, tuple[int, int]]:
+        """When the files were written, and which they are, by their path."""
+        found = {file.as_posix(): file.stat() for file in self._files() if file.exists()}
+        return {name: (stat.st_mtime_ns, stat.st_ino) for name, stat in found.items()}
+
+    def _files(self) -> list[Path]:
+        ignored = ignored_by_dvc(Path())
+        return [file for path in self._paths for file in _files(path, ignored)]
 
     def _read(self) -> dict[str, Any]:
         """Digests of files by their path, settings by their full name."""
-        ignored = ignored_by_dvc(Path())
-        files = (file for path in self._paths for file in _files(path, ignored))
-        contents = {file: read_yaml(file) for file, _ in self._keys}
-        settings = {f"{file}: {key}": _value(contents[file], key) for file, key in self._keys}
-        leaves = (leaf for name, value in settings.items() for leaf in _leaves(value, name))
-        return {file.as_posix(): digest(file) if file.exists() else None for file in files} | dict(leaves)
+        read = {file: read_yaml(file) for file, _ in self._keys}
+        settings = (self._settings_in(file, content) for file, content in read.items())
+        digests = {file.as_posix(): digest(file) if file.exists() else None for file in self._files()}
+        return digests | {name: value for found in settings for name, value in found.items()}
+
+    def _settings_in(self, file: Path, content: Any) -> dict[str, Any]:  # noqa: ANN401
+        """The stage's settings in a file's content, by their full name; none where it has none from that file."""
+        keys = [key for settings, key in self._keys if settings == file]
+        leaves = (leaf for key in keys for leaf in _leaves(_value(content, key), f"{file}: {key}"))
+        return dict(leaves)
+
+
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any], only_theirs: bool = False) -> list[str]:
+    """The names whose values differ, also of those that one of the two does not have."""
+    missing = object()
+    names = after if only_theirs else {**before, **after}
+    return [name for name in names if before.get(name, missing) != after.get(name, missing)]
 
 
 def _entry(name: str) -> dict[str, Any]:

@@ -34,6 +34,24 @@ def refusal() -> str:
     return ""
 
 
+def vector_instructions(processors: str = "/proc/cpuinfo") -> str:
+    """What PyTorch's variable ATEN_CPU_CAPABILITY should be for results to have the same bytes on all processors.
+
+    It is ``avx2`` on x86-64, ``default`` on a processor that is known not to have that, empty elsewhere.
+
+    Args:
+        processors: the file in which Linux describes them.
+    """
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return ""
+    try:
+        with open(processors) as file:
+            flags = next((set(line.split()) for line in file if line.startswith("flags")), {"avx2", "fma"})
+    except OSError:
+        return "avx2"
+    return "avx2" if {"avx2", "fma"} <= flags else "default"
+
+
 def _version(system: str) -> tuple:
     """How new the system's part of ``SYSTEMS`` is; empty where it has none."""
     try:

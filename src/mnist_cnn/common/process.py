@@ -11,6 +11,7 @@ from typing import Any
 OWNER = "MNIST_CNN_OWNER"
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_TO_END = 10.0
+_STANDARD_ERROR = 2
 
 
 def is_starting() -> bool:
@@ -19,24 +20,27 @@ def is_starting() -> bool:
 
 
 def begin() -> None:
-    """To be called by such a package: Ctrl-C ends the process without a traceback while PyTorch is imported.
+    """To be called by such a package, which has Ctrl-C end the process without a traceback while it is imported.
 
     From here on, the process also ends with the DVC that runs it as a stage, and with whoever runs several of it.
     """
-    if not is_starting():
-        return
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    end_with_owners()
+    if is_starting():
+        end_with_owners()
 
 
 def start() -> None:
-    """To be called when all is imported: Ctrl-C raises KeyboardInterrupt, and any terminal will do."""
+    """To be called when all is imported: Ctrl-C raises KeyboardInterrupt, and any terminal will do, or none."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    for stream in (sys.stdout, sys.stderr):
+    # Where some of them are closed, programs started here would take the next files that are opened for them.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8", newline="\n")
         # A layer table on a terminal that knows no line-drawing characters.
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        stream.reconfigure(errors="replace")
+        setattr(sys, name, stream)
 
 
 def end_with_owners() -> None:

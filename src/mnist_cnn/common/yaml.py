@@ -2,6 +2,9 @@
 
 YAML 1.1, which PyYAML reads, takes ``010`` for eight, ``1:30`` for ninety and ``no`` for false; in YAML 1.2 they are
 ten and two texts. What DVC records must be what a stage computes with, so there is one reader: DVC's own, ruamel.yaml.
+
+That has two parsers, in C and in Python. DVC reads by the first where it is installed, and changes settings by the
+other. They differ in rare things, such as ``%YAML 1.1`` on top, so that only what both read alike is accepted.
 """
 
 from pathlib import Path
@@ -12,6 +15,9 @@ from ruamel.yaml.error import YAMLError
 
 from mnist_cnn.common.errors import InputError
 
+# What this process has read: a file may be another one for a moment.
+READ: list[tuple[Path, Any]] = []
+
 
 def read_yaml(path: Path) -> Any:  # noqa: ANN401
     """What a YAML file holds. Raises InputError where it cannot be read, is not valid YAML, or has a key twice."""
@@ -19,13 +25,20 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
-    return parse_yaml(text, path)
+    content = parse_yaml(text, path)
+    READ.append((path, content))
+    return content
 
 
 def parse_yaml(text: str, where: str | Path) -> Any:  # noqa: ANN401
     """What a YAML text holds; ``where`` it comes from is for messages. Raises as ``read_yaml`` does."""
     try:
-        return YAML(typ="safe").load(text)
+        # First the one in Python: where brackets are nested ten thousand times, that in C ends the process.
+        content = YAML(typ="safe", pure=True).load(text)
+        # Texts, as not-a-number equals nothing.
+        if repr(YAML(typ="safe").load(text)) != repr(content):
+            raise ValueError("DVC's two parsers read it differently; a directive, or a rare sign for a space or a line")
+        return content
     # An impossible date is a ValueError; what does not fit its tag, and a list as a key, are others.
     except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         problem = getattr(error, "problem", None) or error

@@ -51,7 +51,10 @@ def load_looks(path: Path) -> list[Look]:
 
 
 def recipe_digest(model: str, params: Params, splits: Path) -> str:
-    """A name for what was chosen about a model: images, recipe, seed, split and its code; 16 hexadecimal digits.
+    """A name for what was chosen about a model: images, recipe, seed, split, rounding, and the model's own code.
+
+    It has 16 hexadecimal digits. Other code does not count, so that a cleaner one needs no look: who tries ideas in
+    code looks at validation alone, and declares the look when all is chosen.
 
     Args:
         splits: the folder with the splits' statistics, which tell other images from MNIST's.
@@ -64,6 +67,9 @@ def recipe_digest(model: str, params: Params, splits: Path) -> str:
     chosen = [recipe.model_dump(), params.train.seed, params.split.model_dump(), without_comments(code)]
     if params.data != "mnist":  # the first looks, at MNIST, were declared when there was no other data set
         chosen.append(recorded_images(splits / STATISTICS))
+    computed = (params.train.engine == "torch", params.train.precision)
+    if computed != (False, "float32"):  # all looks so far were at models by the kernels where they can, in float32
+        chosen.append(computed)
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
 
 

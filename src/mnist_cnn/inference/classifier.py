@@ -120,7 +120,13 @@ def load_model(name: str | None = None, folder: Path | str = Path()) -> Classifi
     device = resolve_device(train.device)
     with about(name):
         choice = choose_engine(network, ExecutionConfig(device, train.engine, train.precision, torch.get_num_threads()))
-        check_engine(network, normalisation(intensities(_picture_of_noise())), choice.execution)
+        try:
+            check_engine(network, normalisation(intensities(_picture_of_noise())), choice.execution)
+        except OSError as error:
+            raise InputError(
+                f"the kernels cannot be kept ({error}); MNIST_CNN_CACHE names another folder for them, and "
+                "train.engine: torch does without them"
+            ) from None
     size, data = settings.evaluate.batch_size, settings.data_set
     return Classifier(name, network.to(device), normalisation, recipe, choice.execution, batch_size=size, data=data)
 

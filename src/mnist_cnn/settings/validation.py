@@ -12,6 +12,8 @@ from mnist_cnn.common.yaml import read_yaml
 
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
+_LONGEST_VALUE = 200
+
 # Settings that have had another name, by that name. A file with an old one is told the new one.
 RENAMED = {
     "deslant": "deskew",
@@ -50,7 +52,7 @@ def load_section(kind: type[_Kind], path: Path) -> _Kind:
     """
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise InputError(f"{path}: should hold a mapping of sections, not {content!r}")
+        raise InputError(f"{path}: should hold a mapping of sections, not {shortened(content)}")
     return validate(kind, content, path)
 
 
@@ -71,7 +73,8 @@ def _line(fault: dict, kind: type[BaseModel]) -> str:
         name = str(fault["loc"][-1])
         if name in RENAMED:
             return f"{where}: this setting is now called {RENAMED[name]}"
-        return f"{where}: unknown setting (value {value!r}); allowed here: {_allowed_keys(kind, fault['loc'][:-1])}"
+        allowed = _allowed_keys(kind, fault["loc"][:-1])
+        return f"{where}: unknown setting (value {shortened(value)}); allowed here: {allowed}"
     if problem == "missing":
         return f"{where}: missing"
     if problem == "value_error":
@@ -79,7 +82,13 @@ def _line(fault: dict, kind: type[BaseModel]) -> str:
         return f"{where}: {message}" if where else message
     number = _as_number(value, problem)
     hint = "" if number is None else f"; YAML reads {value} as text: write {number!r}"
-    return f"{where}: {value!r} is not allowed: {fault['msg'].lower()}{hint}"
+    return f"{where}: {shortened(value)} is not allowed: {fault['msg'].lower()}{hint}"
+
+
+def shortened(value: object) -> str:
+    """A value as Python writes it, cut to what a line should have of it."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 def _as_number(value: object, problem: str) -> float | None:

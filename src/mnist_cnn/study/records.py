@@ -12,6 +12,7 @@ from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.files import digest
 from mnist_cnn.common.sealed import read_sealed, write_sealed
 from mnist_cnn.common.source import without_comments
+from mnist_cnn.data.images import STATISTICS
 from mnist_cnn.engine.execution import ExecutionConfig
 from mnist_cnn.study.plan import Trial
 
@@ -32,6 +33,9 @@ _CODE = (
     "training",
 )
 _SOURCES = (".py", ".c")
+# What tables need of a record, and of that of a trial which looks at the test set.
+_MEASURED = ("epochs", "parameters", "train_accuracy", "val_accuracy")
+_TESTED = ("test_images", "test_accuracy", "test_by_epoch", "misclassified")
 
 
 def load_record(folder: Path, name: str) -> Record:
@@ -40,13 +44,24 @@ def load_record(folder: Path, name: str) -> Record:
 
 
 def load_records(folder: Path, trials: Mapping[str, Trial]) -> dict[str, Record]:
-    """The records of all trials by name. Raises InputError where one is missing or damaged, a line each."""
+    """The records of all trials by name.
+
+    Raises:
+        InputError: one is missing, damaged, of another version or of another trial; a line each.
+    """
     records, faults = {}, []
-    for name in trials:
+    by_fingerprint: dict[object, str] = {}
+    for name, trial in trials.items():
         try:
             records[name] = load_record(folder, name)
         except InputError as error:
             faults.append(str(error))
+            continue
+        wanted = _MEASURED + _TESTED if trial.tested else _MEASURED
+        if missing := [key for key in wanted if key not in records[name]]:
+            faults.append(f"{folder / name}.json: of another version (no {missing[0]}); 'make study' restores it")
+        elif (first := by_fingerprint.setdefault(records[name].get("fingerprint"), name)) != name:
+            faults.append(f"{folder / name}.json: is the record of {first}; 'make study' restores it")
     if faults:
         raise InputError("\n".join(faults))
     return records
@@ -66,10 +81,17 @@ def save_record(folder: Path, name: str, record: Record) -> None:
 
 
 def remove_other_records(folder: Path, trials: Mapping[str, Trial]) -> None:
-    """Delete the records of trials that are not, or no longer, of the study."""
-    for file in folder.rglob("*.json"):
-        if file.relative_to(folder).with_suffix("").as_posix() not in trials:
+    """Delete all in the folder but the trials' records, such as those of trials that are no longer of the study."""
+    names = {f"{name}.json" for name in trials}
+    for file in folder.rglob("*"):
+        if file.is_file() and file.relative_to(folder).as_posix() not in names:
             file.unlink()
+
+
+def data_digest(splits: Path, computing: Path) -> str:
+    """A name for the images in a folder of splits and the libraries' versions in a file. Raises as ``digest_of``."""
+    images = [splits / f"{name}.safetensors" for name in ("train", "val", "test")]
+    return digest_of([*images, splits / STATISTICS, computing])
 
 
 def digest_of(files: list[Path]) -> str:

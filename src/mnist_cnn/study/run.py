@@ -25,24 +25,25 @@ from mnist_cnn.models import build
 from mnist_cnn.settings.params import Train
 from mnist_cnn.study.parallel import Done, Failed, run_parallel
 from mnist_cnn.study.plan import Trial
-from mnist_cnn.study.records import Record, fingerprint
+from mnist_cnn.study.records import Record, data_digest, fingerprint
 from mnist_cnn.study.trial import measure, splits_of
 
 _BAR = "{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}"
 
 
 def run_trials(
-    trials: Mapping[str, Trial], data: str, splits: Path, shared: Train, jobs: int
+    trials: Mapping[str, Trial], data: str, splits: Path, computing: Path, shared: Train, jobs: int
 ) -> Generator[tuple[str, Done | Failed], None, None]:
     """The trials' results as they come, with a bar on a terminal and a line each, and a forecast of the time left.
 
     Args:
-        data: a name for the images and the libraries' versions.
+        data: a name for the images and the libraries' versions, by ``data_digest``.
         splits: the folder that the stage ``split`` wrote.
+        computing: the versions.
         jobs: how many trials run at a time.
     """
     threads = max(1, usable_processors() // jobs)
-    tasks = [(trial, data, splits, shared, threads) for trial in trials.values()]
+    tasks = [(trial, data, splits, computing, shared, threads) for trial in trials.values()]
     names = list(trials)
     images = read_sealed(splits / STATISTICS, "'dvc repro split'")["images"]
     # In multiplications: an epoch of one model takes as long as four of another.
@@ -73,13 +74,14 @@ def run_trials(
 
 
 def run_trial(
-    trial: Trial, data: str, splits: Path, shared: Train, threads: int, say: Callable[[int], object]
+    trial: Trial, data: str, splits: Path, computing: Path, shared: Train, threads: int, say: Callable[[int], object]
 ) -> Record:
     """One trial, in a process of its own, with the fingerprint of the code that the process has imported.
 
     Raises:
-        InputError: the code was changed meanwhile.
+        InputError: the code was changed meanwhile, or images or versions are not those of the name ``data``.
     """
+    _check_data(data, splits, computing)
     execution = prepare(shared)
     own = fingerprint(trial, data, execution)
     execution = execution._replace(threads=threads)
@@ -91,7 +93,13 @@ def run_trial(
         measured = measure(trial, images, execution, say, own)
     if fingerprint(trial, data, execution) != own:
         raise InputError("the code was changed while it ran")
+    _check_data(data, splits, computing)
     return {"fingerprint": own, **measured}
+
+
+def _check_data(name: str, splits: Path, computing: Path) -> None:
+    if data_digest(splits, computing) != name:
+        raise InputError(f"{splits} or {computing}: changed while the study ran")
 
 
 def _epoch_cost(trial: Trial, images: Mapping[str, int]) -> int:
