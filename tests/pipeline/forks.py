@@ -107,12 +107,17 @@ def start_forks(owner: int) -> Path:
 
 
 def _serve(listener: socket.socket, owner: int, command: Command) -> None:
-    def collect(*_: object) -> None:
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+    running: dict[int, socket.socket] = {}
 
-    signal.signal(signal.SIGCHLD, collect)
+    def tell_of_ended(*_: object) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                process, status = ended
+                # Who has asked may be gone.
+                with contextlib.suppress(OSError), running.pop(process) as connection:
+                    connection.sendall((os.waitstatus_to_exitcode(status) & 255).to_bytes(4, "big"))
+
+    signal.signal(signal.SIGCHLD, tell_of_ended)
     # Ctrl-C is for the tests, which end their commands, and then end: so do the forks and this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while _is_running(owner):
@@ -120,12 +125,17 @@ def _serve(listener: socket.socket, owner: int, command: Command) -> None:
         if not ready:
             continue
         connection, _ = listener.accept()
-        if not os.fork():
+        # A fork may end before it is noted down.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        if not (process := os.fork()):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        else:
+            running[process] = connection
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        if not process:
             listener.close()
-            _answer(connection, command)
-        connection.close()
+            _do(connection, command)
 
 
 def _is_running(process: int) -> bool:
@@ -136,17 +146,13 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def _answer(connection: socket.socket, command: Command) -> None:
-    """Do what is asked for, as a process of its own would, in one: it may end itself anyhow. Tell how it ended."""
+def _do(connection: socket.socket, command: Command) -> None:
+    """Do what is asked for, as a process of its own would, and end."""
     arguments = _become_what_is_asked_for(connection)
-    if not (process := os.fork()):
-        connection.close()
-        status = _status(command, arguments)
-        sys.stdout.flush()
-        os._exit(status)
-    _, status = os.waitpid(process, 0)
-    connection.sendall((os.waitstatus_to_exitcode(status) & 255).to_bytes(4, "big"))
-    os._exit(0)
+    connection.close()
+    status = _status(command, arguments)
+    sys.stdout.flush()
+    os._exit(status)
 
 
 def _become_what_is_asked_for(connection: socket.socket) -> list[str]:

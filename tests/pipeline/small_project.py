@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from tests.helpers import ROOT
@@ -92,6 +93,17 @@ class Project:
                 if process.joinpath("cwd").resolve() == self.folder.resolve():
                     found.append(process.joinpath("cmdline").read_text().replace("\0", " "))
         return found
+
+    def end_processes(self) -> None:
+        """End those that work in the folder, such as a queue's workers, of which DVC may forget one."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.cwd() == str(self.folder.resolve()):
+                    process.terminate()
+                    found.append(process)
+        for process in psutil.wait_procs(found, timeout=10)[1]:
+            process.kill()
 
     def read(self, path: str) -> str:
         return (self.folder / path).read_text()

@@ -13,6 +13,7 @@ import pytest
 import vl_convert
 
 from mnist_cnn.common.errors import InputError
+from mnist_cnn.common.sealed import write_sealed
 from stages.study import number_of_jobs
 from tests.helpers import ROOT
 from tools import plots_page, readme, show, verify
@@ -21,7 +22,7 @@ from tools.objects import damaged_objects
 from tools.pages import filled, pages
 from tools.processes import interrupt, started
 from tools.repro import absent, tell_of_absent
-from tools.verify import altered, apart, stale
+from tools.verify import altered, apart, changed_beside_records, stale
 
 # ---- repro: several models at a time
 
@@ -135,6 +136,17 @@ def test_stages_are_stale_by_code_settings_command_or_what_was_made_anew_and_not
 
 def test_pipelines_beside_the_one_at_the_top_are_kept_apart() -> None:
     assert apart({Path("dvc.lock"): ["first"], Path("study/dvc.lock"): ["second", "third"]}) == {"second", "third"}
+
+
+def test_a_stale_studys_records_may_be_new_and_are_whole(tmp_path: Path) -> None:
+    for name in ("records/own/a.json", "records/own/b.json"):
+        write_sealed(tmp_path / name, {"val_accuracy": 99.5})
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/study.md").write_text("|")
+    made = {"records": "0.dir", "tables": "0.dir", "missing.csv": "0"}
+    assert changed_beside_records(tmp_path, made) == ["tables"]
+    (tmp_path / "records/own/b.json").write_text('{"val_accuracy": 99.9}')
+    assert changed_beside_records(tmp_path, made) == ["records/own/b.json", "tables"]
 
 
 def test_results_are_altered_if_changed_or_deleted_from_git_and_not_if_they_are_dvcs() -> None:

@@ -14,7 +14,7 @@ from pathspec import GitIgnoreSpec
 
 from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.files import digest
-from mnist_cnn.common.yaml import READ, read_yaml
+from mnist_cnn.common.yaml import READ, parse_yaml, read_yaml
 
 
 class StageInputs:
@@ -98,11 +98,16 @@ def _differing(before: Mapping[str, Any], after: Mapping[str, Any], only_theirs:
 def _entry(name: str) -> dict[str, Any]:
     """What the pipeline of the working folder, or of a folder in it, says of a stage, or of each of its kind."""
     pipelines = [file for file in (Path("dvc.yaml"), *sorted(Path().glob("[!.]*/dvc.yaml"))) if file.exists()]
-    found = [stages[name] for file in pipelines if name in (stages := read_yaml(file).get("stages") or {})]
+    found = [stages[name] for file in pipelines if name in (stages := _stages(file))]
     if len(found) != 1:
         raise InputError(f"{' and '.join(map(str, pipelines))}: {len(found)} stages are called {name}, not one")
     entry: dict[str, Any] = found[0].get("do", found[0])
     return entry
+
+
+def _stages(pipeline: Path) -> dict[str, Any]:
+    stages: dict[str, Any] | None = parse_yaml(pipeline.read_text(encoding="utf-8"), pipeline).get("stages")
+    return stages or {}
 
 
 def _filled(text: str, key: str) -> str:

@@ -20,25 +20,38 @@ READ: list[tuple[Path, Any]] = []
 
 
 def read_yaml(path: Path) -> Any:  # noqa: ANN401
-    """What a YAML file holds. Raises InputError where it cannot be read, is not valid YAML, or has a key twice."""
+    """What a YAML file holds.
+
+    Raises:
+        InputError: it cannot be read, is not valid YAML, has a key twice, or DVC's parsers read it differently.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
-    content = parse_yaml(text, path)
+    # First the parser in Python: where brackets are nested ten thousand times, that in C ends the process.
+    content = parse_yaml(text, path, pure=True)
+    # As texts, because not-a-number equals nothing.
+    if repr(parse_yaml(text, path)) != repr(content):
+        raise InputError(
+            f"{path}: DVC's two YAML parsers read it differently: a directive, or a rare sign for a space or a line"
+        )
     READ.append((path, content))
     return content
 
 
-def parse_yaml(text: str, where: str | Path) -> Any:  # noqa: ANN401
-    """What a YAML text holds; ``where`` it comes from is for messages. Raises as ``read_yaml`` does."""
+def parse_yaml(text: str, where: str | Path, *, pure: bool = False) -> Any:  # noqa: ANN401
+    """What a YAML text holds, by the parser in C if that is installed.
+
+    Args:
+        where: it comes from, for messages.
+        pure: by the parser in Python.
+
+    Raises:
+        InputError: it is not valid YAML, or has a key twice.
+    """
     try:
-        # First the one in Python: where brackets are nested ten thousand times, that in C ends the process.
-        content = YAML(typ="safe", pure=True).load(text)
-        # Texts, as not-a-number equals nothing.
-        if repr(YAML(typ="safe").load(text)) != repr(content):
-            raise ValueError("DVC's two parsers read it differently; a directive, or a rare sign for a space or a line")
-        return content
+        return YAML(typ="safe", pure=pure).load(text)
     # An impossible date is a ValueError; what does not fit its tag, and a list as a key, are others.
     except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         problem = getattr(error, "problem", None) or error
