@@ -85,23 +85,28 @@ class Project:
         """Run ``dvc repro``; the names of the stages that ran, in order."""
         return stages_run(self.dvc("repro", *arguments, env=env).stdout)
 
-    def processes(self) -> list[str]:
-        """The commands of processes that work in the folder, where the system has /proc."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if process.joinpath("cwd").resolve() == self.folder.resolve():
-                    found.append(process.joinpath("cmdline").read_text().replace("\0", " "))
-        return found
-
-    def end_processes(self) -> None:
-        """End those that work in the folder, such as a queue's workers, of which DVC may forget one."""
+    def _working_here(self) -> list[psutil.Process]:
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if process.cwd() == str(self.folder.resolve()):
-                    process.terminate()
                     found.append(process)
+        return found
+
+    def processes(self) -> list[str]:
+        """The commands of processes that work in the folder."""
+        found = []
+        for process in self._working_here():
+            with contextlib.suppress(psutil.Error):
+                found.append(" ".join(process.cmdline()))
+        return found
+
+    def end_processes(self) -> None:
+        """End those that work in the folder, such as a queue's workers, of which DVC may forget one."""
+        found = self._working_here()
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.terminate()
         for process in psutil.wait_procs(found, timeout=10)[1]:
             process.kill()
 
