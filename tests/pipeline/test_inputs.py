@@ -19,11 +19,20 @@ stages:
     foreach: ${models}
     do:
       cmd: python -m stages.slow --model ${key} --out out/${key}.txt
-      params: [shared, "models.${key}"]
+      params: [shared, data, "models.${key}", "split.${data}"]
       deps: [data/images, data/one.txt, stages/__init__.py, stages/slow.py, "src/models/${key}.py"]
       outs: ["out/${key}.txt"]
 """
-PARAMS = "shared: {seed: 1, rate: 0.1}\nmodels:\n  a: {epochs: 1, rate: 0.1}\n  b: {epochs: 1, rate: 0.1}\nother: 1\n"
+PARAMS = """
+data: mine
+shared: {seed: 1, rate: 0.1}
+models:
+  a: {epochs: 1, rate: 0.1}
+  b: {epochs: 1, rate: 0.1}
+split:
+  mine: {size: 1}
+  theirs: {size: 1}
+"""
 # Waits as long as another process wants it to, once while it is imported.
 STAGE = """
 import atexit
@@ -127,19 +136,23 @@ def test_a_stage_whose_inputs_change_while_it_runs_fails_and_nothing_is_recorded
         ("import", write("data/images/c.txt", "1")),
         ("main", write("data/one.txt", "2")),
         ("main", (small.folder / "data/images/b.txt").unlink),
-        ("main", put(("seed: 1", "seed: 2"), ("a: {epochs: 1", "a: {epochs: 010"))),
+        (
+            "main",
+            put(("seed: 1", "seed: 2"), ("a: {epochs: 1", "a: {epochs: 010"), ("mine: {size: 1", "mine: {size: 2")),
+        ),
     )
     assert status != 0 and not (small.folder / "dvc.lock").exists()
     [fault] = faults
-    named = ("src/models/a.py", "data/images/c.txt", "data/one.txt", "data/images/b.txt", "shared.seed", "a.epochs")
-    assert fault.startswith("error: slow@a: ") and all(name in fault for name in named)
+    files = ("src/models/a.py", "data/images/c.txt", "data/one.txt", "data/images/b.txt")
+    assert fault.startswith("error: slow@a: ") and all(name in fault for name in files)
+    assert all(name in fault for name in ("shared.seed", "a.epochs", "split.mine.size"))
     assert "rate" not in fault and "images/a.txt" not in fault
 
     # What it does not follow from may change, and what editors leave for a moment. It ends before Python is done.
     (small.folder / "late").unlink()
     status, faults = reproduced(
         small,
-        ("import", put(("other: 1", "other: 2"), ("b: {epochs: 1", "b: {epochs: 2"))),
+        ("import", put(("theirs: {size: 1", "theirs: {size: 2"), ("b: {epochs: 1", "b: {epochs: 2"))),
         ("import", write("src/models/b.py", "B = 2\n")),
         ("main", write("data/images/.one.txt.swp", "1")),
         ("main", write("data/images/one.txt~", "1")),

@@ -113,12 +113,16 @@ BY_METHOD = {
 # The first stage follows from the file as a whole.
 @pytest.mark.parametrize("stage", [name for name in STAGES if name != "settings"])
 def test_a_stage_declares_every_setting_it_reads_and_no_other(stage: str) -> None:
-    declared = {name.split(".")[0] for name in DEFINITIONS[stage].get("params", []) if isinstance(name, str)}
+    names = [name for name in DEFINITIONS[stage].get("params", []) if isinstance(name, str)]
+    declared = {name.split(".")[0] for name in names}
     read = set(BY_LIBRARY.get(stage, ()))
     for node in ast.walk(ast.parse((ROOT / f"stages/{stage}.py").read_text())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "settings":
             read |= BY_METHOD.get(node.attr, {node.attr})
     assert declared == read
+    # Of the data sets, the one that is chosen.
+    by_set = {name for name in names if name.split(".")[0] in ("split", "targets")}
+    assert by_set <= {"split.${data}", "targets.${data}"} and (not by_set or "data" in names)
     of_study = [item for item in DEFINITIONS[stage].get("params", []) if isinstance(item, dict)]
     assert of_study == ([{"study/params.yaml": list(Study.model_fields)}] if stage.startswith("study") else [])
 

@@ -16,6 +16,9 @@ from mnist_cnn.common.errors import InputError
 from mnist_cnn.common.files import digest
 from mnist_cnn.common.yaml import READ, parse_yaml, read_yaml
 
+# Where settings are that DVC is told no other file of, and the values of templates.
+_PARAMS = Path("params.yaml")
+
 
 class StageInputs:
     """The dependencies and settings that ``dvc.yaml`` names for a stage, as they were when this was made.
@@ -25,16 +28,19 @@ class StageInputs:
             with a file and a colon in front.
 
     Raises:
-        InputError: no pipeline, or more than one, has such a stage, or its entry has a template other than ``${key}``.
+        InputError: no pipeline, or more than one, has such a stage, or its entry has other templates than ``${key}``
+            and ``${data}``.
     """
 
     def __init__(self, stage: str) -> None:
         # The file is as seen from where DVC was called, which the stage is not told.
         self.name = stage.rpartition(":")[2]
         name, _, key = self.name.partition("@")
-        declared = _entry(name)
-        self._paths = [Path(_filled(path, key)) for path in declared.get("deps", [])]
-        self._keys = [(Path(file), _filled(name, key)) for file, name in _params(declared.get("params", []))]
+        declared, values = _entry(name), {"key": key}
+        if "${data}" in str(declared):
+            values["data"] = str(_value(read_yaml(_PARAMS), "data"))
+        self._paths = [Path(_filled(path, values)) for path in declared.get("deps", [])]
+        self._keys = [(Path(file), _filled(name, values)) for file, name in _params(declared.get("params", []))]
         self._before, self._written = self._read(), self._times()
 
     @property
@@ -54,7 +60,8 @@ class StageInputs:
         # Of what was changed back the stage may have read what was there between.
         changed += _differing(self._written, self._times())
         for file, content in READ:
-            changed += _differing(self._before, self._settings_in(file, content), only_theirs=True)
+            found = self._settings_in(file, content)
+            changed += _differing({name: self._before[name] for name in found if name in self._before}, found)
         if changed:
             raise InputError(
                 f"{self.name}: {', '.join(dict.fromkeys(changed))} changed while it ran; its result is of neither "
@@ -88,11 +95,10 @@ class StageInputs:
         return dict(leaves)
 
 
-def _differing(before: Mapping[str, Any], after: Mapping[str, Any], only_theirs: bool = False) -> list[str]:
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """The names whose values differ, also of those that one of the two does not have."""
     missing = object()
-    names = after if only_theirs else {**before, **after}
-    return [name for name in names if before.get(name, missing) != after.get(name, missing)]
+    return [name for name in {**before, **after} if before.get(name, missing) != after.get(name, missing)]
 
 
 def _entry(name: str) -> dict[str, Any]:
@@ -110,11 +116,13 @@ def _stages(pipeline: Path) -> dict[str, Any]:
     return stages or {}
 
 
-def _filled(text: str, key: str) -> str:
-    """A text of a ``foreach`` stage for one of its keys."""
-    filled = text.replace("${key}", key)
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    """A text with the values of its templates: the stage's ``key``, where it is one of several, and the ``data``."""
+    filled = text
+    for name, value in values.items():
+        filled = filled.replace(f"${{{name}}}", value)
     if "${" in filled:
-        raise InputError(f"dvc.yaml: {text}: only ${{key}} is known here")
+        raise InputError(f"dvc.yaml: {text}: only ${{key}} and ${{data}} are known here")
     return filled
 
 
@@ -122,7 +130,7 @@ def _params(declared: list[str | dict[str, list[str]]]) -> Iterator[tuple[str, s
     """Files and the settings in them that a stage names."""
     for item in declared:
         if isinstance(item, str):
-            yield "params.yaml", item
+            yield str(_PARAMS), item
         else:
             yield from ((file, name) for file, names in item.items() for name in names)
 
