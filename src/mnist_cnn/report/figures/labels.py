@@ -1,6 +1,6 @@
 """Labels of points and of lines, which keep out of each other's way, and of everything else in the picture."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.path import Path as Line
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox, ScaledTranslation
+from numpy.typing import NDArray
 
 from mnist_cnn.report.figures.style import NEUTRAL, NOTE, TEXT, figure_of, model_style
 
@@ -85,7 +86,9 @@ def settle(axes: Axes, labels: list[Label], obstacles: list[Obstacle]) -> None:
     figure_of(axes).draw_without_rendering()  # Boxes are known once the layout is.
     taken = [(obstacle.box(axes), obstacle.weight) for obstacle in obstacles]
     choices = [
-        sorted((_spot(axes, label, place, taken) for place in label.places), key=lambda spot: spot.cost)
+        sorted(
+            (_spot(axes, label, place, box, taken) for place, box in _boxes(axes, label)), key=lambda spot: spot.cost
+        )
         for label in labels
     ]
     chosen = [spots[0] for spots in choices]
@@ -130,10 +133,20 @@ def _best(spots: list[Spot], others: list[Spot]) -> Spot:
     return best
 
 
-def _spot(axes: Axes, label: Label, place: Place, taken: list[tuple[Bbox, float]]) -> Spot:
-    """Where a label would be at a place, and how much it would cover there."""
-    _put(label.text, place)
-    box = label.text.get_window_extent()
+def _boxes(axes: Axes, label: Label) -> Iterator[tuple[Place, Bbox]]:
+    """A label's places, and its box in pixels at each of them. The same words are laid out once, and then moved."""
+    known: dict[tuple[str, str], tuple[Bbox, NDArray]] = {}
+    for place in label.places:
+        at = axes.transData.transform(place.point) + np.array(place.offset) * figure_of(axes).dpi / 72
+        if (place.words, place.align) not in known:
+            _put(label.text, place)
+            known[place.words, place.align] = label.text.get_window_extent(), at
+        box, first = known[place.words, place.align]
+        yield place, box.translated(*(at - first))
+
+
+def _spot(axes: Axes, label: Label, place: Place, box: Bbox, taken: list[tuple[Bbox, float]]) -> Spot:
+    """How much a label would cover at a place, where it has a box in pixels."""
     x, y = place.offset
     leader = None
     if label.colour and place.point == label.point and (abs(x) > 9 or abs(y) > 14):
