@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -167,6 +168,8 @@ def _in_folder(file: Path) -> str | None:
         raise InputError(f"{file}: cannot be read ({error}); 'dvc repro' restores it") from None
 
 
+# What two revisions have in common is parsed once.
+@cache
 def _stages(lock: str | None) -> dict[str, Any]:
     return stages_of(lock, "dvc.lock") if lock else {}
 
