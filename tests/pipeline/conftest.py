@@ -21,7 +21,7 @@ from filelock import FileLock
 from mnist_cnn.common.files import cache_folder
 from tests.helpers import ROOT, idx, squares
 from tests.pipeline.forks import start_forks
-from tests.pipeline.small_project import FORKS, MODELS, STUBBED_MODELS, STUDY, Project, copy_repository
+from tests.pipeline.small_project import FORKS, MODELS, STUDY, Project, copy_repository
 
 # Whose tests a process of pytest-xdist runs.
 WORKER = "PYTEST_XDIST_WORKER"
@@ -47,7 +47,7 @@ LONGEST = (
     "test_a_pull_request_without_results_gets_them_and_one_with_results_is_confirmed",
     "test_one_model_or_one_kind_of_stage_can_be_asked_for",
     "test_a_model_of_other_layers_trains_out_of_the_box_and_is_in_all_results",
-    "test_a_removed_and_a_renamed_model_leave_nothing",
+    "test_a_renamed_model_leaves_nothing_of_its_old_name",
     "test_an_interrupted_study_ends_everywhere_and_goes_on_where_it_was",
     "test_a_changed_split_reruns_all_but_the_download",
     "test_experiments_side_by_side_fit_a_terminal",
@@ -142,13 +142,13 @@ def mirror(shared: Path) -> Path:
     return once(shared / "mirror", make)
 
 
-def shrink(project: Project, models: tuple[str, ...]) -> None:
+def shrink(project: Project) -> None:
     def change(params: dict[str, Any]) -> None:
         params["split"]["mnist"] |= {"train": 300, "val": 100}
         params["model"] = "model_5"
         # An EMA over a few steps, as there are few: over more, nothing would be learned.
         short = {"epochs": 1, "batch_size": 32, "ema_decay": 0.5}
-        params["models"] = {name: params["models"][name] | short for name in models}
+        params["models"] = {name: params["models"][name] | short for name in MODELS}
         params["models"]["model_5"] |= {"deskew": True, "tta": True}
 
     project.edit_params(change)
@@ -162,6 +162,8 @@ def reproduce(project: Project) -> None:
     # As the other workers wait for it.
     project.run("python", "-m", "tools.repro", "--jobs", "2", "--lock", "dvc.lock")
     project.commit()
+    # Few files, as they are copied for each test.
+    project.run("git", "gc", "--quiet")
 
 
 def small_copy(folder: Path, mirror: Path) -> Project:
@@ -177,7 +179,7 @@ def small_copy(folder: Path, mirror: Path) -> Project:
         assert replaced == 1
     source.write_text(program)
     project = Project(folder, mirror)
-    shrink(project, MODELS)
+    shrink(project)
     project.run("python", "-m", "tools.look", *LOOK)
     return project
 
@@ -200,7 +202,7 @@ def reproduced_stubs(shared: Path, mirror: Path) -> Project:
         # What loads PyTorch in the stage ``settings``.
         (folder / "src/mnist_cnn/engine/feasible.py").write_text("def check_feasible(settings: object) -> None: ...\n")
         project = Project(folder, mirror)
-        shrink(project, STUBBED_MODELS)
+        shrink(project)
         reproduce(project)
 
     return Project(once(shared / "stubbed", make), mirror)

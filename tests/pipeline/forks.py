@@ -219,8 +219,10 @@ if __name__ == "__main__":
         # Another version may have it elsewhere: then it is loaded when it is needed.
         with contextlib.suppress(ImportError):
             importlib.import_module(_module)
-    # The forks would look through all of it for what is not used any more, again and again.
+    # The forks would look through all of it, and through the lock files that they read, for what is not used any more,
+    # again and again; they end soon.
     gc.freeze()
+    gc.set_threshold(100_000)
     _listener = socket.socket(fileno=int(_descriptor))
     _serve(_listener, int(_owner), {"dvc": _dvc, "python": _python}[_name])
     shutil.rmtree(Path(_listener.getsockname()).parent, ignore_errors=True)

@@ -16,9 +16,7 @@ import yaml
 from tests.helpers import ROOT
 from tools import quick
 
-# Those of the project whose stages are real, and of the one whose stages compute nothing.
 MODELS = ("model_1", "model_5")
-STUBBED_MODELS = ("model_1", "model_3", "model_5")
 STUDY = {
     "seeds": {"model_1": 2, "model_5": 2},
     "shared": {"recipe": "model_5", "seeds": 1},

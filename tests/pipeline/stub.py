@@ -72,7 +72,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", dest=name)
     options = vars(parser.parse_args())
     params = yaml.safe_load(Path(options["params"]).read_text()) if "params" in options else {}
-    followed: list[Any] = [params[section] for section in SECTIONS.get(stage, [])]
+    sections = SECTIONS.get(stage, [])
+    followed: list[Any] = [params[name][params["data"]] if name == "split" else params[name] for name in sections]
     if "model" in options:
         recipe = params["models"][options["model"]]
         followed.append(recipe if stage != "evaluate" else [recipe["epochs"], recipe["deskew"], recipe["tta"]])

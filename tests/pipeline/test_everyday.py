@@ -33,15 +33,15 @@ def test_a_trial_runs_everything_elsewhere_and_leaves_this_folder_as_it_was(stub
     # What is not committed is tried, too.
     stubbed.edit_params(lambda params: params["train"].update(seed=7))
     before = state(stubbed)
-    output = run_printed(stubbed, "make quick JOBS=1 MODELS=model_3")
+    output = run_printed(stubbed, "make quick JOBS=1 MODELS=model_1")
     ran = stages_run(output)
     assert (
         ran[:3] == ["settings", "download", "split"]
-        and {"train@model_3", "report"} < set(ran)
+        and {"train@model_1", "report"} < set(ran)
         and "train@model_5" not in ran
     )
     run, trial = output.split("TRIAL")
-    assert "model_3" in trial and "model_5" not in trial and "300 images" in trial
+    assert "model_1" in trial and "model_5" not in trial and "300 images" in trial
     # There is no remote, and nothing to tell of what did not run.
     assert run.count("up to date") == 1 and "dvc push" not in run and "didn't change" not in run
     assert state(stubbed) == before
@@ -66,8 +66,8 @@ def test_an_interrupted_trial_leaves_nothing(stubbed: Project, temporary: Path) 
 
 def test_an_experiment_in_a_folder_of_its_own_has_a_new_model_when_git_knows_its_file(stubbed: Project) -> None:
     models = stubbed.folder / "src/mnist_cnn/models"
-    shutil.copy(models / "model_3.py", models / "residual.py")
-    stubbed.edit_params(lambda params: params["models"].update(residual=params["models"]["model_3"]))
+    shutil.copy(models / "model_1.py", models / "residual.py")
+    stubbed.edit_params(lambda params: params["models"].update(residual=params["models"]["model_1"]))
     refused = stubbed.dvc("exp", "run", "--temp", check=False)
     assert refused.returncode != 0
     assert "models.residual" in refused.stderr and "git add" in refused.stderr
