@@ -1,14 +1,18 @@
 """What every test gets: one thread, and global random state and PyTorch's settings put back after it."""
 
 import os
-import random
-from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-from hypothesis import settings
+# NumPy reads it when it is imported. Two threads for small matrices wait for each other more than they compute.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import random  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 # A slow machine is no fault: nothing is asserted of time.
 settings.register_profile("unhurried", deadline=None)

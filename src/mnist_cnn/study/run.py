@@ -28,6 +28,8 @@ from mnist_cnn.study.plan import Trial
 from mnist_cnn.study.records import Record, data_digest, fingerprint
 from mnist_cnn.study.trial import measure, splits_of
 
+# What each trial loads: by PyTorch's optimizers, and to compute deterministically.
+_PRELOADED = ("torch", "torch._dynamo", "torch._inductor.config")
 _BAR = "{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}"
 
 
@@ -52,7 +54,7 @@ def run_trials(
     whole, started = sum(left.values()), time.monotonic()
     with (
         tqdm(total=whole, disable=None, smoothing=0, bar_format=_BAR) as bar,
-        closing(run_parallel(run_trial, tasks, jobs, preload=["torch"])) as running,
+        closing(run_parallel(run_trial, tasks, jobs, preload=_PRELOADED)) as running,
     ):
         for place, message in running:
             name = names[place]
