@@ -102,7 +102,7 @@ gpu: .venv/ready ## 1 min | what a machine with an NVIDIA GPU needs for benchmar
 	benchmark/gpu.sh pack
 
 # A test often waits for a process: one worker more than there are processors. Two were slower.
-test: setup ## 7 min | every test
+test: setup ## 6 min | every test
 	python -m pytest --numprocesses $$(($(JOBS) + 1)) --dist loadgroup
 
 check: .venv/ready ## 1 min | linters
