@@ -59,10 +59,17 @@ def row(name: str, wrong: int | None, **changes: Any) -> dict[str, Any]:  # noqa
 MODEL_4, MODEL_5 = row("model_4", 115, parameters=7_040), row("model_5", 46)
 
 
+class Quoting(yaml.SafeDumper):
+    """Writes all texts in quotation marks: 0E0 without them is a text to PyYAML, and a number in DVC's YAML 1.2."""
+
+
+Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
 def results(*rows: dict[str, Any], selected: str = "model_5", **changes: Any) -> Results:  # noqa: ANN401
     """Results of models 4 and 5, or of those given, with some settings changed."""
     return parse_results(
-        yaml.safe_dump(PARAMS | changes, sort_keys=False),
+        yaml.dump(PARAMS | changes, Dumper=Quoting, sort_keys=False),
         pd.DataFrame(rows or [MODEL_4, MODEL_5]).to_csv(index=False),
         json.dumps({"model": selected}),
         "<!-- Generated. -->\n| Model | Analysis |\n|---|---|\n| **model_5** | one<br>two |\n",
@@ -264,6 +271,7 @@ PLAIN_TAGS = set(re.findall("</?[^ >]+", rendered(report("T", [], Base("main", "
 @example("</details>")
 @example("![x](y)")
 @example("a\\|b`c")
+@example("0E0")
 def test_foreign_text_stays_text(text: str) -> None:
     """In a cell, in a code span, and as the name of a branch."""
     html = rendered(settings_changed(results(), results(model=text)))
