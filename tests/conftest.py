@@ -3,8 +3,8 @@
 import gc
 import os
 
-# What is loaded until all tests are collected stays. Python would look through it for what is not used any more, again
-# and again, in a tenth of the time.
+# What is loaded until all tests are collected stays. To look through it for what is not used any more, again and again,
+# takes a tenth of the tests' time.
 gc.disable()
 # NumPy reads it when it is imported. Two threads for small matrices wait for each other more than they compute.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

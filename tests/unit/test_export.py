@@ -154,6 +154,8 @@ def test_the_stage_compares_all_test_images_and_says_what_the_file_is(
     assert numbers == {"opset": OPSET, "bytes": len(content), "images": len(PIXELS), "different": 0}
     facts = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
     assert facts["model"] == "model_6" and facts["parameters"] == "7918" and "99.4" in facts["validation_accuracy"]
+    run_stage()
+    assert (tmp_path / "exported").read_bytes() == content
 
 
 def test_a_file_that_gives_another_class_fails_the_stage_in_a_line_and_is_not_written(
